@@ -1,0 +1,56 @@
+"""What can go wrong with a user's input, one class for each kind.
+
+Every error says what was expected, what was found and where, and is a `ValueError`, so that code which knows
+nothing of this package can still catch it. Messages carry file names, layer names, source names and tags, never
+pixel data and never a value that could identify a patient.
+"""
+
+from __future__ import annotations
+
+
+class MedMergeError(ValueError):
+    """Base of the package's errors: a sentence made of what was expected, what was found and where.
+
+    Args:
+        expected: what the code needed, in words.
+        found: what came instead, in words.
+        where: the file, layer, source or tag concerned.
+
+    Example:
+        >>> print(MedMergeError("a positive spacing", "-1.0", "t1.nii.gz, pixdim[1]"))
+        t1.nii.gz, pixdim[1]: expected a positive spacing, found -1.0
+    """
+
+    def __init__(self, expected: str, found: str, where: str) -> None:
+        super().__init__(f"{where}: expected {expected}, found {found}")
+        self.expected = expected
+        self.found = found
+        self.where = where
+
+    def __reduce__(self) -> tuple[type[MedMergeError], tuple[str, str, str]]:
+        # Exceptions cross process borders (DataLoader workers, DDP) by pickle, which calls the class with `args`.
+        return type(self), (self.expected, self.found, self.where)
+
+
+class IncompatibleSourcesError(MedMergeError):
+    """Sources do not fit the network or one another; the message ends in the match table."""
+
+
+class UnsafeCheckpointError(MedMergeError):
+    """A checkpoint cannot be read as plain weights: damaged, partial, not a checkpoint, or it would run code."""
+
+
+class ResumeError(MedMergeError):
+    """A run cannot be continued from what is on disk: other sources, other settings or a partial file."""
+
+
+class DatasetError(MedMergeError):
+    """Data for training or evaluation is absent, empty, unreadable or labelled outside the classes."""
+
+
+class DicomSeriesError(MedMergeError):
+    """A DICOM file or series cannot be turned into one unambiguous volume."""
+
+
+class NiftiError(MedMergeError):
+    """A NIfTI file contradicts itself, is damaged or needs a choice that was not made."""
