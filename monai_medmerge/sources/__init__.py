@@ -1,1 +1,6 @@
-"""To be filled."""
+"""What is merged: sources, how they fit a network, and which are worth it."""
+
+from monai_medmerge.sources.checkpoint import Source
+from monai_medmerge.sources.matching import MatchReport, check_compatible, match, resolve
+
+__all__ = ["MatchReport", "Source", "check_compatible", "match", "resolve"]
