@@ -90,9 +90,9 @@ class Source:
         """Read a checkpoint without running any of it; large tensors stay memory-mapped.
 
         Args:
-            path: `.safetensors` (or the `.safetensors.index.json` of a sharded one), `.pt` or `.pth` (weights only, also
-                nested under state_dict, model, network or net, with or without a ``module.`` prefix), or the folder of
-                a MONAI bundle.
+            path: `.safetensors` (or the `.safetensors.index.json` of a sharded one), `.pt` or `.pth` (weights only,
+                also nested under state_dict, model, network or net, with or without a ``module.`` prefix), or the
+                folder of a MONAI bundle.
             name: how reports call it; the file's or bundle's name if not given.
             key_map: how stored names become the network's: a mapping of regular expressions to replacements, or the
                 name of a known map. Without one, `match` looks at the keys.
@@ -162,7 +162,7 @@ _INTEGERS = {torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, tor
 def _all_finite(tensor: Tensor) -> bool:
     # Kinds of less than 16 bits know no reductions of their own.
     tensor = tensor.float() if tensor.element_size() < 2 else tensor
-    # A sum is finite only if every term is, and is several times faster than isfinite; it may overflow, so it only acquits.
+    # A sum is finite only if every term is, and is far faster than isfinite; it may overflow, so it only acquits.
     return bool(torch.isfinite(tensor.sum())) or bool(torch.isfinite(tensor).all())
 
 
@@ -214,7 +214,7 @@ def _read_pickle(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     # Unpickling damaged bytes can raise nearly anything; whatever it is, this file is not plain weights.
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:
         raise UnsafeCheckpointError(
             "plain weights (save network.state_dict() where you trust the file)", _reason(error), path.name
         ) from error
