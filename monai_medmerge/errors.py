@@ -32,6 +32,10 @@ class MedMergeError(ValueError):
         return type(self), (self.expected, self.found, self.where)
 
 
+class SettingError(MedMergeError):
+    """An argument or a configuration value is not one of those that are understood."""
+
+
 class IncompatibleSourcesError(MedMergeError):
     """Sources do not fit the network or one another; the message ends in the match table."""
 

@@ -1,1 +1,7 @@
-"""To be filled."""
+"""The merge itself, in plain torch."""
+
+from monai_medmerge.networks.batchnorm import recalibrate
+from monai_medmerge.networks.blend import MergeRecord
+from monai_medmerge.networks.merge import blends, coefficients, fold, merge, merge_record
+
+__all__ = ["MergeRecord", "blends", "coefficients", "fold", "merge", "merge_record", "recalibrate"]

@@ -1,0 +1,313 @@
+"""Merge several sources into one network with learnable coefficients, and fold it into a plain one again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.utils import parametrize
+
+from monai_medmerge.errors import SettingError
+from monai_medmerge.networks.blend import Coefficients, KernelBlend, MergeRecord
+from monai_medmerge.networks.constraints import CONSTRAINTS
+from monai_medmerge.networks.copying import copy_network
+from monai_medmerge.networks.kernels import KernelLayout, KernelTensor, head_index, kernel_tensors
+from monai_medmerge.sources.checkpoint import Source
+from monai_medmerge.sources.matching import MATCH, MatchReport, check_compatible, resolve
+
+GRANULARITIES = ("network", "layer", "kernel", "slice")
+Start = str | Tensor | Mapping[str, Tensor]
+
+
+def merge(
+    network: nn.Module,
+    sources: Sequence[Source],
+    granularity: str = "kernel",
+    constraint: str = "softmax",
+    start: Start = "uniform",
+    anchor: int = 0,
+    residual: bool = False,
+    exclude: Sequence[str] = (),
+    *,
+    include: Sequence[str] = ("*",),
+    tie: bool = True,
+    share_heads: bool = False,
+) -> nn.Module:
+    """A copy of a network whose weights are blended from the sources by learnable coefficients.
+
+    ``W[k] = sum over n of c[n, k] * S[n, k]`` for every kernel k of every tensor that at least one source has; where
+    a source lacks a tensor, the others share it. Only the coefficients and the tensors that no source has (the head)
+    are trainable. MedMerge (arXiv:2403.11646); its equations are not published, so this is our reading of it.
+
+    Args:
+        network: gives class, shapes and the values of what no source has. Stays untouched.
+        sources: one or more, with names of their own. Stay untouched, and must not be changed while the result lives.
+        granularity: one coefficient per source for the whole `network`, per `layer`, per `kernel` or per `slice` of a
+            kernel (output x input).
+        constraint: `softmax` (between 0 and 1, summing to one), `affine` (summing to one; the anchor takes what the
+            others leave) or `free`.
+        start: `uniform`, `anchor` (all weight on one source), a tensor (source,) for all kernels, or a mapping from
+            tensor names to (source, kernel) as `coefficients` returns it; what a mapping lacks starts uniform.
+        anchor: index of the source that `start` and `affine` refer to.
+        residual: add a trainable difference to every blended tensor, so that coefficients and weights learn together.
+        exclude: name patterns (`encoder.*`) of tensors that stay the network's own, trainable.
+        include: name patterns of tensors that may merge.
+        tie: biases share their layer's coefficients, and a norm's shift those of its scale; else each learns its own.
+        share_heads: query, key and value rows of one attention head share a coefficient (with `kernel`).
+
+    Returns:
+        A network of the same class. Norms' running statistics begin as the same blend as their scale; see
+        `recalibrate`.
+
+    Raises:
+        IncompatibleSourcesError: a source does not fit; the match table is shown.
+        SettingError: an option is unknown, or a given start has another shape.
+
+    Example:
+        >>> sources = [Source.from_network(nn.Linear(4, 3), name) for name in ("a", "b")]
+        >>> merged = merge(nn.Linear(4, 3), sources)
+        >>> coefficients(merged)["weight"].shape
+        torch.Size([2, 3])
+        >>> torch.equal(fold(merged).weight, merged.weight)
+        True
+    """
+    _check_options(granularity, constraint, start, anchor, len(sources))
+    report = check_compatible(network, sources)
+    resolved = [resolve(network, source) for source in sources]
+    record = MergeRecord(tuple(s.name for s in sources), tuple(s.sha256 for s in sources), granularity, constraint)
+    plan = _Plan(resolved, report, granularity, constraint, start, anchor, residual, tie, share_heads, record)
+    merged = copy_network(network)
+    chosen = [t for t in kernel_tensors(merged) if _selected(t.name, include, exclude) and plan.present(t.name)]
+    if not chosen:
+        raise SettingError("patterns that leave something to merge", f"include={include}, exclude={exclude}", "merge")
+    parents = {id(child): parent for parent in merged.modules() for child in parent.children()}
+    for parameter in merged.parameters():
+        parameter.requires_grad_(True)
+    with torch.no_grad():
+        _blend_statistics(merged, plan, include, exclude)
+    for tensor in chosen:
+        blend = plan.blend(tensor, parents.get(id(tensor.module)))
+        tensor.tensor.requires_grad_(residual)
+        parametrize.register_parametrization(tensor.module, tensor.attribute, blend, unsafe=True)
+    return merged
+
+
+def coefficients(merged: nn.Module) -> dict[str, Tensor]:
+    """The coefficients of a merged network, after their constraint.
+
+    Args:
+        merged: from `merge`.
+
+    Returns:
+        Name of every blended tensor to (source, kernel), or (source, kernel, input) at granularity `slice`; a source
+        that lacks the tensor has zeros. Detached, and sharing no memory with the network.
+
+    Raises:
+        SettingError: the network has no blended tensor.
+
+    Example:
+        >>> sources = [Source.from_network(nn.Linear(4, 2, bias=False), name) for name in ("a", "b")]
+        >>> coefficients(merge(nn.Linear(4, 2, bias=False), sources, granularity="layer"))
+        {'weight': tensor([[0.5000, 0.5000], [0.5000, 0.5000]])}
+    """
+    found: dict[str, Tensor] = {}
+    for name, _, _, blend in blends(merged):
+        values = blend.per_kernel().detach()
+        table = values.new_zeros(len(blend.record.sources), *values.shape[1:])
+        table[list(blend.present)] = values
+        found[name] = table
+    return found
+
+
+def fold(merged: nn.Module) -> nn.Module:
+    """A new plain network with the weights that the merged one computes: same class, same keys, all trainable.
+
+    Args:
+        merged: from `merge`. Stays untouched and can go on learning.
+
+    Raises:
+        SettingError: the network has no blended tensor.
+
+    Example:
+        >>> source = Source.from_network(nn.Linear(4, 3), "a")
+        >>> list(fold(merge(nn.Linear(4, 3), [source])).state_dict())
+        ['weight', 'bias']
+    """
+    # Note [Folding a copy]
+    # Copies of a parametrised module share its injected class, and remove_parametrizations would take the property
+    # from that class, and so from the network that was copied. The copy gets its original class back by hand.
+    weights: dict[nn.Module, dict[str, Tensor]] = {}
+    order: dict[nn.Module, tuple[str, ...]] = {}
+    with torch.no_grad():
+        for _, module, attribute, blend in blends(merged):
+            weights.setdefault(module, {})[attribute] = getattr(module, attribute).clone()
+            order[module] = blend.siblings
+    memo: dict[int, Any] = {}
+    folded = copy_network(merged, memo)
+    for module, blended in weights.items():
+        _restore(memo[id(module)], module, blended, order[module])
+    for parameter in folded.parameters():
+        parameter.requires_grad_(True)
+    return folded
+
+
+def blends(merged: nn.Module) -> Iterator[tuple[str, nn.Module, str, KernelBlend]]:
+    """Every blended tensor: its name, the module that owns it, its attribute there and its parametrisation.
+
+    Args:
+        merged: from `merge`.
+
+    Raises:
+        SettingError: the network has no blended tensor.
+    """
+    nothing = True
+    for prefix, module in merged.named_modules():
+        if not parametrize.is_parametrized(module):
+            continue
+        for attribute, parametrizations in module.parametrizations.items():
+            blend = parametrizations[0]
+            if isinstance(blend, KernelBlend):
+                nothing = False
+                yield (f"{prefix}.{attribute}" if prefix else attribute), module, attribute, blend
+    if nothing:
+        raise SettingError("a network made by merge", f"a {type(merged).__name__} with nothing merged", "network")
+
+
+def merge_record(merged: nn.Module) -> MergeRecord:
+    """What a merged network was made of.
+
+    Raises:
+        SettingError: the network has no blended tensor.
+    """
+    return next(blends(merged))[3].record
+
+
+@dataclass
+class _Plan:
+    """Decides how each tensor is blended; `merge` applies it."""
+
+    sources: list[Source]
+    report: MatchReport
+    granularity: str
+    constraint: str
+    start: Start
+    anchor: int
+    residual: bool
+    tie: bool
+    share_heads: bool
+    record: MergeRecord
+
+    def __post_init__(self) -> None:
+        self._present = {
+            row.tensor: tuple(n for n, fit in enumerate(row.fits) if fit.status == MATCH) for row in self.report.rows
+        }
+        self._shared: dict[tuple[str, tuple[int, ...]], Coefficients] = {}
+
+    def present(self, name: str) -> tuple[int, ...]:
+        """Sources that have a tensor."""
+        return self._present.get(name, ())
+
+    def tensors(self, name: str, like: Tensor) -> list[Tensor]:
+        """What they have."""
+        return [self.sources[n].tensors[name].to(dtype=like.dtype, device=like.device) for n in self.present(name)]
+
+    def beginning(self, name: str, kernels: int) -> Tensor:
+        """Coefficients (present source, kernel) to start with."""
+        present = self.present(name)
+        if isinstance(self.start, Mapping) and name in self.start:
+            given = self.start[name].detach().float()
+            if given.shape[:2] != (len(self.sources), kernels):
+                expected = f"({len(self.sources)}, {kernels}, ...)"
+                raise SettingError(f"a start of shape {expected}", f"{tuple(given.shape)}", name)
+            return given[list(present)].clone()
+        if isinstance(self.start, Tensor):
+            return self.start.detach().float()[list(present), None].expand(-1, kernels).clone()
+        if self.start == "anchor":
+            one_hot = torch.zeros(len(present), kernels)
+            one_hot[self.anchor_among(present)] = 1
+            return one_hot
+        return torch.full((len(present), kernels), 1 / len(present))
+
+    def anchor_among(self, present: tuple[int, ...]) -> int:
+        """The anchor's row, or the first source's where the anchor lacks the tensor."""
+        return present.index(self.anchor) if self.anchor in present else 0
+
+    def blend(self, tensor: KernelTensor, parent: nn.Module | None) -> KernelBlend:
+        """The parametrisation of one tensor."""
+        present, like = self.present(tensor.name), tensor.tensor
+        groups = head_index(tensor.module, parent) if self.share_heads and self.granularity == "kernel" else None
+        leader = tensor.leader if self.tie else tensor.name
+        if groups is not None:
+            # One name leads the projections of an attention block, so that their rows of one head learn together.
+            leader = f"heads of {id(parent)}" if self.tie else f"{tensor.attribute}s of the heads of {id(parent)}"
+        key = ("network" if self.granularity == "network" else leader, present)
+        if key not in self._shared:
+            start = self._reduce(self.beginning(tensor.name, tensor.layout.kernels), tensor.layout, groups)
+            self._shared[key] = Coefficients(start.to(like.device), self.constraint, self.anchor_among(present))
+        found = self.tensors(tensor.name, like)
+        return KernelBlend(
+            found, present, self._shared[key], tensor.layout, groups, self.residual, self.record, tensor.siblings
+        )
+
+    def _reduce(self, start: Tensor, layout: KernelLayout, groups: Tensor | None) -> Tensor:
+        """One column per coefficient that is learned, from one per kernel."""
+        if groups is not None:
+            # Exact for the equal starts of one group, and their mean otherwise.
+            return torch.stack([start[:, groups == g].mean(1) for g in range(int(groups.max()) + 1)], 1)
+        if self.granularity in ("network", "layer"):
+            return start.mean(1, keepdim=True) if start.ndim == 2 else start.mean((1, 2))[:, None]
+        if self.granularity == "slice" and layout.inputs > 1:
+            return start[:, :, None].expand(-1, -1, layout.inputs) if start.ndim == 2 else start
+        return start if start.ndim == 2 else start.mean(2)
+
+
+def _check_options(granularity: str, constraint: str, start: Start, anchor: int, count: int) -> None:
+    if granularity not in GRANULARITIES:
+        raise SettingError(f"one of {', '.join(GRANULARITIES)}", repr(granularity), "granularity")
+    if constraint not in CONSTRAINTS:
+        raise SettingError(f"one of {', '.join(CONSTRAINTS)}", repr(constraint), "constraint")
+    if isinstance(start, str) and start not in ("uniform", "anchor"):
+        raise SettingError("uniform, anchor, a tensor or a mapping of tensors", repr(start), "start")
+    if isinstance(start, Tensor) and tuple(start.shape) != (count,):
+        raise SettingError(f"a tensor of shape ({count},)", f"{tuple(start.shape)}", "start")
+    if not 0 <= anchor < max(count, 1):
+        raise SettingError(f"an index from 0 to {count - 1}", repr(anchor), "anchor")
+
+
+def _selected(name: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
+    return any(fnmatchcase(name, p) for p in include) and not any(fnmatchcase(name, p) for p in exclude)
+
+
+def _blend_statistics(merged: nn.Module, plan: _Plan, include: Sequence[str], exclude: Sequence[str]) -> None:
+    """Start buffers: running statistics as their norm's scale is blended, all others as the anchor has them."""
+    for prefix, module in merged.named_modules():
+        for attribute, buffer in module.named_buffers(recurse=False):
+            name = f"{prefix}.{attribute}" if prefix else attribute
+            present = plan.present(name)
+            if not present or not _selected(name, include, exclude):
+                continue
+            found = plan.tensors(name, buffer)
+            if isinstance(module, _NormBase) and attribute in ("running_mean", "running_var"):
+                weight = f"{prefix}.weight" if prefix else "weight"
+                same = plan.present(weight) == present
+                values = plan.beginning(weight if same else name, buffer.numel()).to(buffer)
+                buffer.copy_(sum((c * s for c, s in zip(values, found, strict=True)), torch.zeros_like(buffer)))
+            else:
+                buffer.copy_(found[plan.anchor_among(present)])
+
+
+def _restore(copied: object, merged: nn.Module, blended: Mapping[str, Tensor], order: Sequence[str]) -> None:
+    """Give a copied, parametrised module its class and its parameters back."""
+    if not isinstance(copied, nn.Module):
+        raise TypeError(f"expected a module, found {type(copied).__name__}")
+    del copied._modules["parametrizations"]
+    copied.__class__ = type(merged).__bases__[0]
+    plain = dict(copied._parameters)
+    copied._parameters.clear()
+    for name in order:
+        copied._parameters[name] = nn.Parameter(blended[name]) if name in blended else plain[name]
