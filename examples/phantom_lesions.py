@@ -118,7 +118,7 @@ def to_dicom(pixels: np.ndarray, number: int, study: str, instance: str) -> Data
     image.Modality = "US"
     image.PatientName = image.PatientID = "PHANTOM"
     image.Manufacturer = "simulated"
-    for keyword in (  # the standard wants these present; they may be empty
+    for keyword in (  # the standard wants these present, if need be empty
         *("PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "ReferringPhysicianName", "StudyID"),
         *("AccessionNumber", "PatientOrientation"),
     ):
@@ -129,7 +129,7 @@ def to_dicom(pixels: np.ndarray, number: int, study: str, instance: str) -> Data
     image.QualityControlImage = "YES"  # (0028,0300): not an image of a patient
     image.BurnedInAnnotation = "NO"
     image.LossyImageCompression = "00"
-    image.set_pixel_data(pixels, "MONOCHROME2", bits_stored=8)
+    image.set_pixel_data(pixels, "MONOCHROME2", bits_stored=8, generate_instance_uid=False)  # it has one already
     return image
 
 
