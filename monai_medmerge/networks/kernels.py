@@ -144,9 +144,9 @@ def kernel_layout(module: nn.Module, attribute: str, tensor: Tensor) -> KernelLa
         # A LayerNorm over several axes has its channels in the last one.
         axis = tensor.ndim - 1
         return KernelLayout(shape[axis], axis)
-    # A raw parameter (token, position table, scale): its channels are the last axis that has any length, as in
-    # (1, tokens, channels), (offsets, heads) and (1, channels, 1, 1).
-    axis = max((i for i, length in enumerate(shape) if length > 1), default=0)
+    # A raw parameter (token, position table, scale): its channels are the last axis, as in (1, tokens, channels) and
+    # (offsets, heads), but for axes of space that have no length, as in (1, channels, 1, 1).
+    axis = max((i for i, length in enumerate(shape) if length > 1), default=0) if tensor.ndim > 2 else tensor.ndim - 1
     return KernelLayout(shape[axis], axis)
 
 
