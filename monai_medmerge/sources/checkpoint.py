@@ -210,7 +210,7 @@ def _read_sharded(index: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def _read_pickle(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     is_zip = zipfile.is_zipfile(path)
     if is_zip:
-        _check_archive(path)
+        check_archive(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     # Unpickling damaged bytes can raise nearly anything; whatever it is, this file is not plain weights.
@@ -230,7 +230,7 @@ def _read_pickle(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, provenance
 
 
-def _check_archive(path: Path) -> None:
+def check_archive(path: Path) -> None:
     """Refuse a zip whose members lead outside, or whose bytes differ from their checksums (torch does not look)."""
     try:
         with zipfile.ZipFile(path) as archive:
