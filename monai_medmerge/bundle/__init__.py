@@ -1,1 +1,23 @@
-"""To be filled."""
+"""What the configurations of bundles call."""
+
+from monai_medmerge.bundle.datasets import load_datalist, prepare_medmnist, write_images
+from monai_medmerge.bundle.inference import ReadableImages, list_images
+from monai_medmerge.bundle.outcome import Outcome
+from monai_medmerge.bundle.outputs import save_weights, whole_file, write_json
+from monai_medmerge.bundle.phases import phase_handlers
+from monai_medmerge.bundle.weights import load_weights, log_match
+
+__all__ = [
+    "Outcome",
+    "ReadableImages",
+    "list_images",
+    "load_datalist",
+    "load_weights",
+    "log_match",
+    "phase_handlers",
+    "prepare_medmnist",
+    "save_weights",
+    "whole_file",
+    "write_images",
+    "write_json",
+]

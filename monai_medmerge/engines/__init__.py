@@ -1,1 +1,16 @@
-"""To be filled."""
+"""Ignite engines on MONAI's trainers: one per phase."""
+
+from monai_medmerge.engines.coefficient import CoefficientTrainer
+from monai_medmerge.engines.finetune import FineTuner, weights_sha256
+from monai_medmerge.engines.phase import PhaseTrainer, Record
+from monai_medmerge.engines.probe import EvaluationInferer, LinearProbeTrainer
+
+__all__ = [
+    "CoefficientTrainer",
+    "EvaluationInferer",
+    "FineTuner",
+    "LinearProbeTrainer",
+    "PhaseTrainer",
+    "Record",
+    "weights_sha256",
+]

@@ -1,1 +1,8 @@
-"""To be filled."""
+"""Ignite handlers: small, and each attached to an event."""
+
+from monai_medmerge.handlers.coefficients import CoefficientLogger
+from monai_medmerge.handlers.probabilities import ProbabilityWriter
+from monai_medmerge.handlers.resume import ResumeHandler
+from monai_medmerge.handlers.seed import EpochSeedHandler
+
+__all__ = ["CoefficientLogger", "EpochSeedHandler", "ProbabilityWriter", "ResumeHandler"]

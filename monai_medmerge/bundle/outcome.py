@@ -1,0 +1,101 @@
+"""What a run of `merge.json` reached, stage by stage, and the files it leaves."""
+
+from __future__ import annotations
+
+import logging
+import platform
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import ignite
+import monai
+import torch
+from torch import nn
+
+from monai_medmerge.bundle.outputs import save_weights, whole_file, write_json
+from monai_medmerge.engines import PhaseTrainer, weights_sha256
+from monai_medmerge.evaluation import bootstrap_interval, contributions, contributions_plot, macro_f1, predict
+from monai_medmerge.networks import coefficients, merge_record
+
+logger = logging.getLogger(__name__)
+
+
+class Outcome:
+    """Evaluates the stages of one run on the test images and writes what they reached into one folder.
+
+    `metrics.json` is the same for the same seed and machine; seconds, which never are, go to `timings.json`.
+
+    Args:
+        output_dir: where files go.
+        test_batches: dictionaries with `image` and `label`; they are read only to be reported, never to choose.
+        class_names: one per class.
+        seed: of the run; of the bootstrap too.
+    """
+
+    def __init__(
+        self, output_dir: str | Path, test_batches: Iterable[Any], class_names: Sequence[str], seed: int
+    ) -> None:
+        self.output_dir = Path(output_dir)
+        self.test_batches = test_batches
+        self.class_names = list(class_names)
+        self.seed = seed
+        self.stages: dict[str, dict[str, Any]] = {}
+        self.seconds: dict[str, float] = {}
+        self._start = time.monotonic()
+
+    def evaluate(self, stage: str, network: nn.Module, trained: Sequence[PhaseTrainer] = ()) -> None:
+        """Measure a network on the test images.
+
+        Args:
+            stage: name in `metrics.json`.
+            network: plain or merged.
+            trained: the phases that led here, for the number of parameters trained.
+        """
+        # What was trained comes before the clock stops, evaluation after it: it is no part of the method's cost.
+        self.seconds[stage] = round(time.monotonic() - self._start, 3)
+        probabilities, labels = predict(network, self.test_batches)
+        predictions, truth, classes = probabilities.argmax(1).numpy(), labels.numpy(), len(self.class_names)
+        interval = bootstrap_interval(predictions, truth, classes, seed=self.seed)
+        phases = [phase for phase in trained if phase.state.max_epochs > 0]
+        parameters = {id(parameter): parameter.numel() for phase in phases for parameter in phase.parameters}
+        self.stages[stage] = {
+            "macro_f1": float(macro_f1(predictions, truth, classes)),
+            "interval": [float(bound) for bound in interval],
+            "cases": len(truth),
+            "parameters_trained": sum(parameters.values()),
+        }
+        logger.info("%s: macro F1 %.3f", stage, self.stages[stage]["macro_f1"])
+
+    def write(self, network: nn.Module, merged: nn.Module) -> None:
+        """Write `model.pt`, `metrics.json`, `timings.json` and `contributions.png`.
+
+        Args:
+            network: the final, plain network.
+            merged: the network it was folded from.
+        """
+        record = merge_record(merged)
+        save_weights(self.output_dir / "model.pt", network)
+        write_json(
+            self.output_dir / "metrics.json",
+            {
+                "stages": self.stages,
+                "class_names": self.class_names,
+                "sources": dict(zip(record.sources, record.sha256, strict=True)),
+                "granularity": record.granularity,
+                "constraint": record.constraint,
+                "weights_sha256": weights_sha256(network),
+                "seed": self.seed,
+                "versions": {
+                    "python": platform.python_version(),
+                    "torch": torch.__version__,
+                    "monai": monai.__version__,
+                    "ignite": ignite.__version__,
+                },
+            },
+        )
+        write_json(self.output_dir / "timings.json", self.seconds)
+        with whole_file(self.output_dir / "contributions.png") as part:
+            contributions_plot(contributions(coefficients(merged), list(record.sources)), part)
+        logger.info("Written to %s: model.pt, metrics.json, timings.json, contributions.png", self.output_dir)

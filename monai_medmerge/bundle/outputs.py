@@ -1,0 +1,61 @@
+"""Write results whole: to a temporary name first, then moved into place."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+
+@contextmanager
+def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary path beside the wanted one, which it becomes only once the block has ended without an error.
+
+    Args:
+        path: where the file shall be; an older file there is replaced. Its folder is made.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     with whole_file(Path(folder, "a.txt")) as part:
+        ...         _ = part.write_text("whole")
+        ...     Path(folder, "a.txt").read_text()
+        'whole'
+    """
+    final = Path(path).absolute()
+    final.parent.mkdir(parents=True, exist_ok=True)
+    # The suffix stays, for writers that choose a format by it.
+    part = final.with_name(f".{final.stem}.part{final.suffix}")
+    try:
+        yield part
+        part.replace(final)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_json(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None:
+    """Write a JSON object, whole.
+
+    Args:
+        path: the file.
+        content: plain types.
+    """
+    with whole_file(path) as part:
+        part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def save_weights(path: str | os.PathLike[str], network: nn.Module) -> None:
+    """Write a network's state dict as `torch.save` does, whole, for any loader of weights only.
+
+    Args:
+        path: the file.
+        network: any plain network.
+    """
+    with whole_file(path) as part:
+        torch.save({name: tensor.detach().cpu() for name, tensor in network.state_dict().items()}, part)

@@ -1,0 +1,42 @@
+"""What every phase of `merge.json` is followed with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.handlers import ProgressBar
+from monai.handlers import StatsHandler, TensorBoardStatsHandler
+from torch import nn
+from torch.utils.tensorboard import SummaryWriter
+
+from monai_medmerge.handlers import CoefficientLogger, EpochSeedHandler, ResumeHandler
+
+
+def phase_handlers(
+    name: str, output_dir: str | Path, seed: int, dataset: Any = None, merged: nn.Module | None = None
+) -> list[Any]:
+    """Seeds per epoch, progress bar, statistics in the log and in TensorBoard, and checkpoints to resume from.
+
+    Args:
+        name: of the phase: tag in TensorBoard and prefix of its checkpoints.
+        output_dir: events go to its `events`, checkpoints to its `checkpoints`.
+        seed: of the run.
+        dataset: whose random transforms are seeded for every epoch.
+        merged: the merged network while its coefficients are learned, to log what is taken from whom.
+    """
+    writer = SummaryWriter(str(Path(output_dir, "events")))
+    handlers = [
+        EpochSeedHandler(seed, dataset),
+        ProgressBar(desc=name, persist=False),
+        StatsHandler(name=name, tag_name=f"{name} loss", output_transform=_loss),
+        TensorBoardStatsHandler(writer, tag_name=f"{name}/loss", output_transform=_loss),
+        ResumeHandler(Path(output_dir, "checkpoints"), name),
+    ]
+    return [*handlers, CoefficientLogger(merged, writer)] if merged is not None else handlers
+
+
+def _loss(output: Mapping[str, torch.Tensor]) -> float:
+    return float(output["loss"].item())

@@ -1,0 +1,84 @@
+"""Settle a folded network on the target: a short fine-tuning of every weight."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from monai_medmerge.engines.phase import PhaseTrainer, trainable
+
+
+class FineTuner(PhaseTrainer):
+    """Minimise ``loss + pull / 2 * |w - w0|^2`` over all weights w, from the start w0 that the network has now.
+
+    Args:
+        network: plain; every parameter that takes a gradient is trained.
+        train_data_loader: batches of dictionaries with `image` and `label`.
+        max_epochs: epochs.
+        loss_function: of (prediction, label).
+        learning_rate: of all weights.
+        pull: strength of the pull back to the start (L2-SP, arXiv:1802.01483); 0 for none.
+        kwargs: further arguments of `PhaseTrainer`.
+
+    Raises:
+        SettingError: nothing is trainable.
+
+    Example:
+        >>> _ = torch.manual_seed(0)
+        >>> network = nn.Linear(4, 2)
+        >>> data = [{"image": torch.randn(8, 4), "label": torch.randint(2, (8,))}]
+        >>> tuner = FineTuner(network, data, max_epochs=1, loss_function=nn.CrossEntropyLoss())
+        >>> tuner.run()
+        >>> tuner.state.iteration
+        1
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        train_data_loader: Iterable[Any],
+        max_epochs: int,
+        loss_function: Callable[..., Tensor],
+        learning_rate: float = 1e-3,
+        pull: float = 0.0,
+        **kwargs: Any,
+    ) -> None:
+        if pull:
+            plain_loss = loss_function
+            start = {name: p.detach().clone() for name, p in network.named_parameters() if p.requires_grad}
+
+            def loss_function(prediction: Tensor, label: Tensor) -> Tensor:
+                now = dict(network.named_parameters())
+                moved = [(now[name] - value.to(now[name])).square().sum() for name, value in start.items()]
+                return plain_loss(prediction, label) + pull / 2 * torch.stack(moved).sum()
+
+        super().__init__(
+            network=network,
+            groups=trainable(network, learning_rate),
+            train_data_loader=train_data_loader,
+            max_epochs=max_epochs,
+            loss_function=loss_function,
+            facts={"start_sha256": weights_sha256(network), "pull": pull},
+            **kwargs,
+        )
+
+
+def weights_sha256(network: nn.Module) -> str:
+    """SHA-256 over the names and bytes of a network's state dict, in its order.
+
+    Args:
+        network: any module.
+
+    Example:
+        >>> weights_sha256(nn.Linear(1, 1)) == weights_sha256(nn.Linear(1, 1))
+        False
+    """
+    digest = hashlib.sha256()
+    for name, tensor in network.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()

@@ -1,0 +1,41 @@
+"""What a network says of a set of images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def predict(
+    network: nn.Module, batches: Iterable[dict[str, Any]], image: str = "image", label: str = "label"
+) -> tuple[Tensor, Tensor]:
+    """Class probabilities and labels of all batches, in their order.
+
+    Args:
+        network: gives one score per class (batch, class); its mode is put back.
+        batches: dictionaries with images (batch, channel, ...) and class numbers (batch,).
+        image: key of the images.
+        label: key of the labels.
+
+    Returns:
+        Probabilities (case, class), float32, and labels (case,), int64, on the CPU.
+
+    Example:
+        >>> probabilities, labels = predict(nn.Linear(4, 2), [{"image": torch.ones(3, 4), "label": torch.zeros(3)}])
+        >>> probabilities.shape, labels.tolist()
+        (torch.Size([3, 2]), [0, 0, 0])
+    """
+    device = next(network.parameters()).device
+    training = network.training
+    network.eval()
+    try:
+        with torch.no_grad():
+            found = [(network(torch.as_tensor(b[image]).to(device)), torch.as_tensor(b[label])) for b in batches]
+    finally:
+        network.train(training)
+    scores = torch.cat([torch.as_tensor(scores).cpu().float() for scores, _ in found])
+    # Images may be MetaTensors; what is returned is plain.
+    return scores.softmax(1).as_subclass(Tensor), torch.cat([labels for _, labels in found]).long().as_subclass(Tensor)

@@ -1,0 +1,54 @@
+"""Predictions of classes as a table."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+
+
+class ProbabilityWriter:
+    """Write one row per image: file, predicted class, and the probability of every class.
+
+    Rows are written as they come to a temporary name beside the file, which takes its place when the engine completes.
+
+    Args:
+        path: the CSV file.
+        class_names: one per class, in the network's order.
+        file_key: entry of the batch with the names of its images.
+    """
+
+    def __init__(self, path: str | Path, class_names: Sequence[str], file_key: str = "file") -> None:
+        self.path = Path(path)
+        self.class_names = list(class_names)
+        self.file_key = file_key
+        self._part = self.path.with_name(f".{self.path.name}.part")
+
+    def attach(self, engine: Engine) -> None:
+        """Register with an evaluator."""
+        engine.add_event_handler(Events.STARTED, self.start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.write)
+        engine.add_event_handler(Events.COMPLETED, self.finish)
+
+    def start(self, engine: Engine) -> None:
+        """Begin the table."""
+        self._part.parent.mkdir(parents=True, exist_ok=True)
+        with self._part.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerow(["file", "prediction", *self.class_names])
+
+    def write(self, engine: Any) -> None:
+        """Append the rows of one batch."""
+        scores = torch.as_tensor(engine.state.output["pred"]).detach().cpu().float()
+        with self._part.open("a", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            for name, row in zip(engine.state.batch[self.file_key], scores.softmax(1), strict=True):
+                best = self.class_names[int(row.argmax())]
+                writer.writerow([name, best, *(f"{value:.6f}" for value in row.tolist())])
+
+    def finish(self, engine: Engine) -> None:
+        """Move the whole table into place."""
+        self._part.replace(self.path)

@@ -1,0 +1,83 @@
+"""Save a trainer's whole state every epoch, and go on from the newest whole file."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+from monai.handlers import CheckpointSaver
+
+from monai_medmerge.errors import ResumeError
+from monai_medmerge.sources.checkpoint import check_archive
+
+logger = logging.getLogger(__name__)
+
+
+class ResumeHandler:
+    """MONAI's `CheckpointSaver` each epoch, and at the start what it saved last.
+
+    Two checkpoints are kept: a run that is killed while it writes finds the one before. A file whose bytes do not
+    agree with their checksums is put aside, never loaded.
+
+    Args:
+        save_dir: folder of this phase's checkpoints.
+        name: what they are called: `<name>_epoch=N.pt`.
+        save_dict: objects with a state; by default the `resumable` of the trainer that the handler is attached to.
+
+    Raises:
+        ResumeError: (when the run starts) the checkpoint belongs to another run: other sources, rates or epochs.
+    """
+
+    def __init__(self, save_dir: str | Path, name: str, save_dict: Mapping[str, Any] | None = None) -> None:
+        self.save_dir = Path(save_dir)
+        self.name = name
+        self.save_dict = save_dict
+
+    def attach(self, engine: Any) -> None:
+        """Register with a trainer.
+
+        Args:
+            engine: a `PhaseTrainer`, or any MONAI trainer if `save_dict` was given.
+        """
+        engine.add_event_handler(Events.STARTED, self.load)
+        # The rest waits until the trainer has built all that is to be saved.
+        engine.add_event_handler(Events.STARTED, self._attach_saver)
+
+    def load(self, engine: Any) -> None:
+        """Restore the newest whole checkpoint, if there is one."""
+        path = self._newest()
+        if path is None:
+            return
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        for key, value in self._objects(engine).items():
+            if key not in state:
+                raise ResumeError(f"an entry {key!r}", f"{', '.join(state)}", path.name)
+            value.load_state_dict(state[key])
+        logger.info("Resumed from %s, epoch %d of %d", path.name, engine.state.epoch, engine.state.max_epochs)
+
+    def _attach_saver(self, engine: Engine) -> None:
+        objects = self._objects(engine)
+        CheckpointSaver(
+            str(self.save_dir), dict(objects), file_prefix=self.name, save_interval=1, n_saved=2
+        ).attach(engine)
+
+    def _objects(self, engine: Any) -> Mapping[str, Any]:
+        return self.save_dict if self.save_dict is not None else engine.resumable
+
+    def _newest(self) -> Path | None:
+        pattern = re.compile(re.escape(self.name) + r"_epoch=(\d+)\.pt")
+        found = [(int(hit[1]), p) for p in self.save_dir.glob("*.pt") if (hit := pattern.fullmatch(p.name))]
+        for _, path in sorted(found, reverse=True):
+            try:
+                check_archive(path)
+            except ValueError as error:
+                logger.warning("Put aside a partial checkpoint: %s", error)
+                path.rename(path.with_suffix(".pt.damaged"))
+            else:
+                return path
+        return None
