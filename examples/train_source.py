@@ -4,7 +4,7 @@
 
 The network of the best validation epoch is written as safetensors, with what made it as metadata, and a JSON file
 beside it holds the same and the macro F1 of every epoch. The validation images are taken from the training split,
-whole patients where the data names them; the test split is never read.
+whole patients where the data names them; the test split is never used.
 """
 
 from __future__ import annotations
