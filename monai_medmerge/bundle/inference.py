@@ -64,7 +64,8 @@ class ReadableImages(IterableDataset):  # type: ignore[misc]
             # Readers of many formats meet damaged files in as many ways; MONAI wraps them all in RuntimeError.
             except (RuntimeError, ValueError, OSError) as error:
                 cause = error.__cause__ or error
-                self.failures[item["file"]] = f"{type(cause).__name__}: {str(cause).splitlines()[0] if str(cause) else ''}"
+                first_line = next(iter(str(cause).splitlines()), "")
+                self.failures[item["file"]] = f"{type(cause).__name__}: {first_line}"
                 logger.error("Could not read %s", item["file"])
             else:
                 yield prepared

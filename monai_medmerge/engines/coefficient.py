@@ -13,7 +13,7 @@ from monai_medmerge.networks import blends, coefficient_penalty, merge_record
 
 
 class CoefficientTrainer(PhaseTrainer):
-    """Minimise ``loss + entropy * H(c) + pull * |c - start|^2`` over coefficients, head and, if there are any, residuals.
+    """Minimise ``loss + entropy * H(c) + pull * |c - start|^2`` over coefficients, head and residuals.
 
     Its checkpoints hold coefficients, head and running statistics, not the sources; the SHA-256 of every source is
     kept instead, and resuming with others is an error.
@@ -85,7 +85,7 @@ class CoefficientTrainer(PhaseTrainer):
 
 
 def _groups(network: nn.Module, rate: float, head_rate: float, residual_rate: float) -> list[ParameterGroup]:
-    """Coefficients, residuals and head, each with its rate; weight decay would pull coefficients to no source at all."""
+    """Coefficients, residuals and head, each with its rate; weight decay would pull coefficients to no source."""
     free = {id(blend.coefficients.free): blend.coefficients.free for _, _, _, blend in blends(network)}
     residuals = {
         id(original): original

@@ -26,7 +26,7 @@ class ResumeHandler:
 
     Args:
         save_dir: folder of this phase's checkpoints.
-        name: what they are called: `<name>_epoch=N.pt`.
+        name: what they are called: `<name>_checkpoint_epoch=N.pt`.
         save_dict: objects with a state; by default the `resumable` of the trainer that the handler is attached to.
 
     Raises:
@@ -70,7 +70,7 @@ class ResumeHandler:
         return self.save_dict if self.save_dict is not None else engine.resumable
 
     def _newest(self) -> Path | None:
-        pattern = re.compile(re.escape(self.name) + r"_epoch=(\d+)\.pt")
+        pattern = re.compile(re.escape(self.name) + r"_checkpoint_epoch=(\d+)\.pt")
         found = [(int(hit[1]), p) for p in self.save_dir.glob("*.pt") if (hit := pattern.fullmatch(p.name))]
         for _, path in sorted(found, reverse=True):
             try:
