@@ -1,1 +1,7 @@
-"""To be filled."""
+"""What MONAI lacks at the entrance: checked readers for clinical images."""
+
+from monai_medmerge.transforms.dicom import DicomSeriesReader
+from monai_medmerge.transforms.dicom_series import list_series
+from monai_medmerge.transforms.images import MedicalImageReader
+
+__all__ = ["DicomSeriesReader", "MedicalImageReader", "list_series"]

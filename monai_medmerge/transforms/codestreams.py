@@ -1,0 +1,134 @@
+"""What compressed frames say about themselves, compared with the DICOM header before any codec sees them.
+
+A native codec believes the codestream, not the header around it: a damaged size makes it allocate, run for minutes or
+return pixels of another shape. So sizes are compared first, and a frame that disagrees is refused.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from monai.utils import optional_import
+from numpy.typing import NDArray
+
+from monai_medmerge.errors import DicomSeriesError
+
+gdcm, has_gdcm = optional_import("gdcm")
+_, has_jpegls = optional_import("jpeg_ls")
+
+# Start of frame markers of JPEG (ITU-T T.81, table B.1) and JPEG-LS (T.87); C4, C8 and CC are no frames.
+_SOF = {0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF, 0xF7}
+_J2K_START = b"\xff\x4f\xff\x51"
+_MAX_TILES = 4096
+
+
+def require_codec(plugin: str | None, syntax: str, where: str) -> None:
+    """Refuse a compressed transfer syntax that no decoder here serves.
+
+    Args:
+        plugin: the decoder's name among pydicom's, None where there is none.
+        syntax: the transfer syntax UID.
+        where: the file's base name.
+
+    Raises:
+        DicomSeriesError: the syntax is not supported, or its decoder is not installed.
+    """
+    if plugin is None:
+        raise DicomSeriesError("a transfer syntax that is supported (see docs/dicom.md)", syntax, where)
+    if (plugin == "gdcm" and not has_gdcm) or (plugin == "pyjpegls" and not has_jpegls):
+        found = f"transfer syntax {syntax} without its decoder: pip install monai_medmerge[dicom]"
+        raise DicomSeriesError("an installed decoder", found, where)
+
+
+def check_codestream(stream: bytes, rows: int, columns: int, samples: int, where: str) -> int:
+    """Compare a JPEG, JPEG-LS or JPEG 2000 codestream with the header around it.
+
+    Args:
+        stream: one compressed frame.
+        rows: Rows, (0028,0010).
+        columns: Columns, (0028,0011).
+        samples: SamplesPerPixel, (0028,0002).
+        where: the file's base name and frame.
+
+    Returns:
+        The codestream's bits per sample.
+
+    Raises:
+        DicomSeriesError: the stream is damaged or of another size.
+    """
+    start = stream.find(_J2K_START, 0, 4096)
+    found = _read_sof(stream) if stream[:2] == b"\xff\xd8" else _read_siz(stream[start:]) if start >= 0 else None
+    if found is None:
+        raise DicomSeriesError("a JPEG, JPEG-LS or JPEG 2000 codestream", "none or a damaged one", where)
+    precision, height, width, components = found
+    if (height, width, components) != (rows, columns, samples):
+        size = f"{width}x{height}x{components} in the codestream"
+        raise DicomSeriesError(f"{columns}x{rows}x{samples} as in the header", size, where)
+    return precision
+
+
+def _read_sof(stream: bytes) -> tuple[int, int, int, int] | None:
+    """Return (precision, height, width, components) of a JPEG's start of frame."""
+    at = 2
+    while at + 10 <= len(stream) and stream[at] == 0xFF:
+        marker = stream[at + 1]
+        if marker in _SOF:
+            height, width = (
+                int.from_bytes(stream[at + 5 : at + 7], "big"),
+                int.from_bytes(stream[at + 7 : at + 9], "big"),
+            )
+            return stream[at + 4], height, width, stream[at + 9]
+        # Fill bytes and markers without a length (T.81, B.1.1.2 and B.1.1.3) advance by less than a segment.
+        alone = marker == 0x01 or 0xD0 <= marker <= 0xD8
+        at += 1 if marker == 0xFF else 2 if alone else 2 + max(int.from_bytes(stream[at + 2 : at + 4], "big"), 2)
+    return None
+
+
+def _read_siz(stream: bytes) -> tuple[int, int, int, int] | None:
+    """Return (precision, height, width, components) of a JPEG 2000 codestream's SIZ segment (T.800, A.5.1)."""
+    if len(stream) < 43:
+        return None
+    x, y, x0, y0, tile_x, tile_y = (int.from_bytes(stream[8 + 4 * i : 12 + 4 * i], "big") for i in range(6))
+    components = int.from_bytes(stream[40:42], "big")
+    if not tile_x or not tile_y or -(-x // tile_x) * -(-y // tile_y) > _MAX_TILES:
+        return None
+    return (stream[42] & 0x7F) + 1, y - y0, x - x0, components
+
+
+def decode_twelve_bit_jpeg(
+    stream: bytes, rows: int, columns: int, samples: int, where: str
+) -> NDArray[np.unsignedinteger[Any]]:
+    """Decode a 12-bit JPEG (process 4) with GDCM, which needs to be told the precision.
+
+    Args:
+        stream: one compressed frame.
+        rows: its rows.
+        columns: its columns.
+        samples: one; colour does not come in 12 bits.
+        where: the file's base name and frame.
+
+    Raises:
+        DicomSeriesError: several samples, GDCM is not installed, or it cannot decode the stream.
+    """
+    require_codec("gdcm", "JPEG Extended of 12 bits", where)
+    if samples != 1:
+        raise DicomSeriesError("one sample per pixel in 12-bit JPEG", str(samples), where)
+    fragment = gdcm.Fragment()
+    fragment.SetByteStringValue(stream)
+    fragments = gdcm.SequenceOfFragments.New()
+    fragments.AddFragment(fragment)
+    element = gdcm.DataElement(gdcm.Tag(0x7FE0, 0x0010))
+    element.SetValue(fragments.__ref__())
+    image = gdcm.Image()
+    image.SetNumberOfDimensions(2)
+    image.SetDimensions((columns, rows, 1))
+    image.SetDataElement(element)
+    image.SetPhotometricInterpretation(gdcm.PhotometricInterpretation(gdcm.PhotometricInterpretation.MONOCHROME2))
+    image.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.JPEGExtendedProcess2_4))
+    image.SetPixelFormat(gdcm.PixelFormat(1, 16, 12, 11, 0))
+    # GDCM hands bytes over as a string with surrogate escapes.
+    data = (image.GetBuffer() or "").encode("utf-8", "surrogateescape")
+    if len(data) != rows * columns * 2:
+        raise DicomSeriesError(f"{rows * columns * 2} decoded bytes", str(len(data)), where)
+    return np.frombuffer(data, "<u2").reshape(rows, columns)

@@ -1,0 +1,153 @@
+"""A MONAI reader for DICOM that returns the right volume or says why it cannot."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from monai.config import PathLike
+from monai.data import ImageReader
+from monai.data.utils import affine_to_spacing, orientation_ras_lps
+from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
+from numpy.typing import NDArray
+
+from monai_medmerge.errors import DicomSeriesError, SettingError
+from monai_medmerge.transforms.dicom_geometry import (
+    Frame,
+    Stack,
+    check_policies,
+    find_frames,
+    give_remarks,
+    stack_frames,
+)
+from monai_medmerge.transforms.dicom_headers import is_dicom
+from monai_medmerge.transforms.dicom_series import Series, choose_series, code, hash_uid, list_series
+from monai_medmerge.transforms.dicom_values import Volume, find_units, read_volume
+from monai_medmerge.transforms.dicom_voi import describe_voi
+from monai_medmerge.transforms.foreign import guarded, quiet
+
+
+@dataclass(frozen=True)
+class DicomRequest:
+    """What `DicomSeriesReader.read` returns: the paths to read, nothing yet read.
+
+    MONAI's `LoadImage` tries its other readers, silently, when `read` raises, so the work is left to `get_data`.
+    """
+
+    paths: tuple[Path, ...]
+
+
+class DicomSeriesReader(ImageReader):
+    """Read one DICOM image or series: a file, a list of files or a folder.
+
+    The array has axes (x, y, z), as MONAI's `ITKReader` gives them, with RGB as a last axis; a single frame has one
+    slice. Values are those after the modality LUT or rescaling. The affine maps voxel indices to RAS millimetres.
+    Slices are ordered by position. The metadata holds geometry and a few coded facts, and nothing of the patient.
+
+    Args:
+        series_uid: the SeriesInstanceUID to read, or its digest as error messages show it.
+        description: a regular expression that the SeriesDescription must contain, whatever the case.
+        modality: the Modality to read, such as "CT".
+        policies: for each geometry check ("gap", "duplicate", "tilt", "localizer", "unlocated") what a violation
+            leads to: "error" (the default of all), "warn" or "repair"; docs/dicom.md says which check offers which.
+        monochrome1: "invert" so that high values are bright, unless they have a unit such as HU; "keep" to leave
+            them as stored.
+        squeeze: leave out the slice axis of a single file with a single frame: (x, y) as for a PNG.
+        salt: where given, "series_hash" and "study_hash" are put in the metadata, hashed with it.
+        max_bytes: refuse images that would take more memory.
+
+    Raises:
+        DicomSeriesError: from `get_data`, if there is no single, unambiguous, intact volume.
+        SettingError: an argument is not one of those that are understood.
+
+    Example:
+        >>> from pydicom.data import get_testdata_file
+        >>> reader = DicomSeriesReader()
+        >>> array, meta = reader.get_data(reader.read(get_testdata_file("CT_small.dcm")))
+        >>> array.shape, meta["modality"], meta["units"], array.min()
+        ((128, 128, 1), 'CT', 'HU', np.float32(-896.0))
+    """
+
+    def __init__(
+        self,
+        series_uid: str | None = None,
+        description: str | None = None,
+        modality: str | None = None,
+        policies: Mapping[str, str] | None = None,
+        monochrome1: str = "invert",
+        squeeze: bool = False,
+        salt: str | None = None,
+        max_bytes: int = 2**32,
+    ) -> None:
+        super().__init__()
+        if monochrome1 not in ("invert", "keep"):
+            raise SettingError("'invert' or 'keep'", repr(monochrome1), "monochrome1")
+        self.choice = {"uid": series_uid, "description": description, "modality": modality}
+        self.policies = check_policies(policies or {})
+        self.monochrome1 = monochrome1
+        self.squeeze = squeeze
+        self.salt = salt
+        self.max_bytes = max_bytes
+
+    def verify_suffix(self, filename: Sequence[PathLike] | PathLike) -> bool:
+        """Return whether all are folders or DICOM files, by content rather than by suffix."""
+        paths = [Path(name) for name in ensure_tuple(filename)]
+        return bool(paths) and all(path.is_dir() or is_dicom(path) for path in paths)
+
+    def read(self, data: Sequence[PathLike] | PathLike, **kwargs: Any) -> DicomRequest:
+        """Note what to read; `get_data` reads it."""
+        if kwargs:
+            raise SettingError("no keyword arguments", ", ".join(kwargs), "DicomSeriesReader.read")
+        return DicomRequest(tuple(Path(name) for name in ensure_tuple(data)))
+
+    def get_data(self, img: DicomRequest) -> tuple[NDArray[Any], dict[str, Any]]:
+        """Read the volume.
+
+        Args:
+            img: what `read` returned.
+
+        Returns:
+            The array and its metadata in MONAI's convention.
+        """
+        names = ", ".join(path.name for path in img.paths[:3])
+        with quiet():
+            stack, volume, meta = guarded(
+                DicomSeriesError, "a readable DICOM image", names, lambda: self._read(img.paths)
+            )
+        give_remarks(stack.remarks)
+        array = np.moveaxis(volume.array, (0, 1, 2), (2, 1, 0))
+        spatial_shape = array.shape[:3]
+        if self.squeeze and len(img.paths) == 1 and spatial_shape[2] == 1 and not img.paths[0].is_dir():
+            array, spatial_shape = array[:, :, 0], spatial_shape[:2]
+        affine = orientation_ras_lps(stack.affine)
+        meta[MetaKeys.AFFINE] = affine
+        meta[MetaKeys.ORIGINAL_AFFINE] = affine.copy()
+        meta[MetaKeys.SPACE] = SpaceKeys.RAS
+        meta[MetaKeys.SPATIAL_SHAPE] = np.asarray(spatial_shape)
+        meta[MetaKeys.ORIGINAL_CHANNEL_DIM] = -1 if volume.photometric == "RGB" else float("nan")
+        meta["spacing"] = affine_to_spacing(affine)
+        return array, meta
+
+    def _read(self, paths: Sequence[Path]) -> tuple[Stack, Volume, dict[str, Any]]:
+        series = choose_series(list_series(paths), **self.choice)
+        frames = [frame for header in series.headers for frame in find_frames(header)]
+        stack = stack_frames(frames, self.policies)
+        volume = read_volume(stack.frames, self.max_bytes, self.monochrome1)
+        return stack, volume, self._describe(series, stack.frames[0], volume)
+
+    def _describe(self, series: Series, frame: Frame, volume: Volume) -> dict[str, Any]:
+        """Return the facts that are worth keeping: codes and numbers of a fixed shape, so that batches collate."""
+        meta: dict[str, Any] = {
+            "modality": code(series.modality),
+            "photometric_interpretation": volume.photometric,
+            "units": find_units(frame),
+            "voi": json.dumps(describe_voi(frame, volume.mirror)),
+        }
+        if self.salt is not None:
+            meta["series_hash"] = hash_uid(series.uid, self.salt)
+            meta["study_hash"] = hash_uid(series.headers[0].text("StudyInstanceUID"), self.salt)
+        return meta

@@ -1,0 +1,232 @@
+"""What a DICOM file says about its image, read without its pixels and without anything of its patient."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import pydicom
+from pydicom.datadict import tag_for_keyword
+from pydicom.dataset import Dataset
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
+
+from monai_medmerge.errors import DicomSeriesError
+from monai_medmerge.transforms.foreign import guarded
+
+# Values are parsed for these tags only. Nothing of the patient and study modules is among them, so nothing of them
+# can reach an error, a log or a MetaTensor; the two UIDs tell series apart and leave only as a salted hash.
+_KEYWORDS = """
+    SOPClassUID ImageType Modality SeriesDescription StudyInstanceUID SeriesInstanceUID SeriesNumber
+    ImagePositionPatient ImageOrientationPatient PixelSpacing ImagerPixelSpacing NominalScannedPixelSpacing
+    SpacingBetweenSlices Rows Columns SamplesPerPixel PhotometricInterpretation PlanarConfiguration NumberOfFrames
+    BitsAllocated BitsStored HighBit PixelRepresentation RescaleIntercept RescaleSlope RescaleType WindowCenter
+    WindowWidth VOILUTFunction ModalityLUTSequence VOILUTSequence DoseGridScaling DoseUnits GridFrameOffsetVector
+    SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence RedPaletteColorLookupTableDescriptor
+    GreenPaletteColorLookupTableDescriptor BluePaletteColorLookupTableDescriptor
+    RedPaletteColorLookupTableData GreenPaletteColorLookupTableData BluePaletteColorLookupTableData
+    SegmentedRedPaletteColorLookupTableData SegmentedGreenPaletteColorLookupTableData
+    SegmentedBluePaletteColorLookupTableData
+"""
+_TAGS = [tag for tag in map(tag_for_keyword, _KEYWORDS.split()) if tag is not None]
+_PIXEL_TAGS = [tag_for_keyword(word) for word in ("FloatPixelData", "DoubleFloatPixelData", "PixelData")]
+
+_NO_IMAGE = "an image object with Rows, Columns and Pixel Data"
+_MAX_INFLATED = 2**30
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """One DICOM file without its pixels.
+
+    Args:
+        path: the file.
+        dataset: the tags above.
+        transfer_syntax: the transfer syntax UID.
+        pixel_offset: where the pixel data element starts in the file, None if it has none or is deflated as a whole.
+    """
+
+    path: Path
+    dataset: Dataset
+    transfer_syntax: str
+    pixel_offset: int | None
+
+    @property
+    def where(self) -> str:
+        """The file's base name: all of its path that errors may carry."""
+        return self.path.name
+
+    def text(self, keyword: str) -> str:
+        """Return a string attribute, empty where absent."""
+        value = guarded(DicomSeriesError, "text", f"{self.where}, {keyword}", lambda: self.dataset.get(keyword))
+        return "" if value is None else str(value).strip()
+
+    def numbers(self, keyword: str, count: int | None = None) -> tuple[float, ...] | None:
+        """Return a numeric attribute as finite floats, None where absent or empty; `count` of them if given."""
+        return numbers(self.dataset, keyword, self.where, count)
+
+    def integer(self, keyword: str, default: int | None = None) -> int:
+        """Return an integer attribute, or `default` where it is absent."""
+        values = self.numbers(keyword, count=1)
+        if values is None:
+            if default is None:
+                raise DicomSeriesError(f"{keyword} to be given", "no value", self.where)
+            return default
+        return int(values[0])
+
+    @property
+    def frames(self) -> int:
+        """The number of frames, one for objects that do not say."""
+        return self.integer("NumberOfFrames", 1)
+
+
+def numbers(dataset: Dataset, keyword: str, where: str, count: int | None = None) -> tuple[float, ...] | None:
+    """Return a numeric attribute of any dataset as a tuple of finite floats.
+
+    Args:
+        dataset: a dataset or an item of a sequence.
+        keyword: the attribute's DICOM keyword.
+        where: the file's base name, for errors.
+        count: how many values there must be, None for any.
+
+    Raises:
+        DicomSeriesError: the values do not parse, are not finite, or are not `count`.
+    """
+
+    def parse() -> tuple[float, ...]:
+        value = dataset.get(keyword)
+        if value is None or (isinstance(value, str) and not value.strip()):
+            return ()
+        values = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+        return tuple(float(item) for item in values)
+
+    expected = "numbers" if count is None else f"{count} finite number{'s' if count > 1 else ''}"
+    found = guarded(DicomSeriesError, expected, f"{where}, {keyword}", parse)
+    if not found:
+        return None
+    if not np.isfinite(found).all():
+        raise DicomSeriesError(expected, "a value that is not finite", f"{where}, {keyword}")
+    if count is not None and len(found) != count:
+        raise DicomSeriesError(expected, f"{len(found)} of them", f"{where}, {keyword}")
+    return found
+
+
+def items(dataset: Dataset, keyword: str, where: str) -> list[Dataset]:
+    """Return the items of a sequence attribute, empty where it is absent."""
+
+    def parse() -> list[Dataset]:
+        value = dataset.get(keyword)
+        found = [] if value is None else list(value)
+        if not all(isinstance(item, Dataset) for item in found):
+            raise TypeError
+        return found
+
+    return guarded(DicomSeriesError, "a sequence of items", f"{where}, {keyword}", parse)
+
+
+def is_dicom(path: Path) -> bool:
+    """Return whether the file is a DICOM Part 10 file: "DICM" after 128 bytes of preamble."""
+    try:
+        with path.open("rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
+def read_header(path: Path) -> Header:
+    """Read one file's header.
+
+    Raises:
+        DicomSeriesError: the file is absent, not DICOM Part 10, or does not parse.
+    """
+    if not path.is_file():
+        raise DicomSeriesError("a file", "nothing of that name", path.name)
+    if not is_dicom(path):
+        raise DicomSeriesError('a DICOM Part 10 file ("DICM" at byte 128)', "another format", path.name)
+    return guarded(DicomSeriesError, "a DICOM file", path.name, lambda: _parse_header(path))
+
+
+def _parse_header(path: Path) -> Header:
+    with open_dicom(path) as file:
+        dataset = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(_TAGS))
+        # pydicom stops in front of the pixel data element and rewinds to its tag.
+        offset = file.tell()
+        more = file.read(1)
+        seekable_in_file = not isinstance(file, BytesIO)
+    syntax = str(dataset.file_meta.get("TransferSyntaxUID", "") or "")
+    return Header(path, dataset, syntax, offset if more and seekable_in_file else None)
+
+
+def open_dicom(path: Path) -> BinaryIO:
+    """Open a DICOM file, unless it is deflated and would inflate beyond a gigabyte."""
+    file = path.open("rb")
+    head = file.read(4096)
+    file.seek(0)
+    if str(DeflatedExplicitVRLittleEndian).encode() not in head:
+        return file
+    with file:
+        meta = pydicom.filereader.read_file_meta_info(path)
+        if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
+            # Preamble, "DICM", the group length element of 12 bytes, and the group.
+            _check_inflated_size(path, 144 + int(meta.FileMetaInformationGroupLength))
+        return BytesIO(path.read_bytes())
+
+
+def _check_inflated_size(path: Path, start: int) -> None:
+    inflate = zlib.decompressobj(-zlib.MAX_WBITS)
+    data, size = path.read_bytes()[start:], 0
+    while data and not inflate.eof:
+        size += len(inflate.decompress(data, 2**20))
+        data = inflate.unconsumed_tail
+        if size > _MAX_INFLATED:
+            raise DicomSeriesError(f"at most {_MAX_INFLATED} bytes after inflation", "more", path.name)
+
+
+def list_files(paths: Sequence[str | Path]) -> list[Path]:
+    """Return the DICOM files among files and folders, folders without their subfolders.
+
+    In a folder, files of other formats are passed over unless their suffix claims that they are DICOM; a file that
+    is named itself must be one.
+
+    Raises:
+        DicomSeriesError: a path does not exist, a `.dcm` is not DICOM, or nothing is left.
+    """
+    found = [file for path in paths for file in _list_path(Path(path))]
+    if not found:
+        raise DicomSeriesError("DICOM files", "none", ", ".join(Path(path).name for path in paths[:3]))
+    return found
+
+
+def _list_path(path: Path) -> Iterator[Path]:
+    if not path.is_dir():
+        yield path
+        return
+    for file in sorted(path.iterdir()):
+        if not file.is_file():
+            continue
+        if is_dicom(file):
+            if file.name.upper() != "DICOMDIR":
+                yield file
+        elif file.suffix.lower() in (".dcm", ".ima", ".dicom"):
+            raise DicomSeriesError("a DICOM file, as its suffix says", "another or a damaged format", file.name)
+
+
+def require_image(header: Header) -> None:
+    """Refuse objects that hold no image that this package reads as one.
+
+    Raises:
+        DicomSeriesError: a report, plan, structure set, waveform, directory or segmentation.
+    """
+    if header.text("Modality") == "SEG":
+        raise DicomSeriesError("an image", "a segmentation, which LoadDicomSegd reads", header.where)
+    if "Rows" not in header.dataset or "Columns" not in header.dataset:
+        kind = UID(header.text("SOPClassUID")).name
+        # An unknown UID is its own name, and may be a site's private one.
+        kind = "an object of another kind" if kind[:1].isdigit() or not kind else kind
+        raise DicomSeriesError(_NO_IMAGE, f"{kind} without Rows or Columns", header.where)
+    if header.pixel_offset is None and header.transfer_syntax != DeflatedExplicitVRLittleEndian:
+        raise DicomSeriesError(_NO_IMAGE, "an object without Pixel Data", header.where)
