@@ -3,5 +3,6 @@
 from monai_medmerge.transforms.dicom import DicomSeriesReader
 from monai_medmerge.transforms.dicom_series import list_series
 from monai_medmerge.transforms.images import MedicalImageReader
+from monai_medmerge.transforms.nifti import CheckedNiftiReader
 
-__all__ = ["DicomSeriesReader", "MedicalImageReader", "list_series"]
+__all__ = ["CheckedNiftiReader", "DicomSeriesReader", "MedicalImageReader", "list_series"]

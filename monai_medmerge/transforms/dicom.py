@@ -17,11 +17,10 @@ from numpy.typing import NDArray
 
 from monai_medmerge.errors import DicomSeriesError, SettingError
 from monai_medmerge.transforms.dicom_geometry import (
+    POLICIES,
     Frame,
     Stack,
-    check_policies,
     find_frames,
-    give_remarks,
     stack_frames,
 )
 from monai_medmerge.transforms.dicom_headers import is_dicom
@@ -29,6 +28,7 @@ from monai_medmerge.transforms.dicom_series import Series, choose_series, code, 
 from monai_medmerge.transforms.dicom_values import Volume, find_units, read_volume
 from monai_medmerge.transforms.dicom_voi import describe_voi
 from monai_medmerge.transforms.foreign import guarded, quiet
+from monai_medmerge.transforms.policies import complete_policies, give_remarks
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class DicomSeriesReader(ImageReader):
         >>> reader = DicomSeriesReader()
         >>> array, meta = reader.get_data(reader.read(get_testdata_file("CT_small.dcm")))
         >>> array.shape, meta["modality"], meta["units"], array.min()
-        ((128, 128, 1), 'CT', 'HU', np.float32(-896.0))
+        ((128, 128, 1), 'CT', 'HU', np.int32(-896))
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class DicomSeriesReader(ImageReader):
         if monochrome1 not in ("invert", "keep"):
             raise SettingError("'invert' or 'keep'", repr(monochrome1), "monochrome1")
         self.choice = {"uid": series_uid, "description": description, "modality": modality}
-        self.policies = check_policies(policies or {})
+        self.policies = complete_policies(POLICIES, policies)
         self.monochrome1 = monochrome1
         self.squeeze = squeeze
         self.salt = salt

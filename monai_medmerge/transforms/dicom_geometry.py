@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -10,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from monai_medmerge.errors import DicomSeriesError, SettingError
+from monai_medmerge.errors import DicomSeriesError
 from monai_medmerge.transforms.dicom_headers import Header, items, numbers
+from monai_medmerge.transforms.policies import settle
 
 Vector = NDArray[np.float64]
 
@@ -82,20 +82,6 @@ class Stack:
     heights: Vector
     slant: float = 0.0
     remarks: tuple[str, ...] = field(default=())
-
-
-def check_policies(policies: Mapping[str, str]) -> dict[str, str]:
-    """Return all policies, "error" for those not given.
-
-    Raises:
-        SettingError: an unknown check, or a policy that the check does not have.
-    """
-    for name, policy in policies.items():
-        if name not in POLICIES:
-            raise SettingError(f"one of {', '.join(POLICIES)}", repr(name), "policies")
-        if policy not in POLICIES[name]:
-            raise SettingError(f"one of {', '.join(POLICIES[name])}", repr(policy), f"policies[{name!r}]")
-    return {name: policies.get(name, "error") for name in POLICIES}
 
 
 def find_frames(header: Header) -> list[Frame]:
@@ -203,7 +189,7 @@ def stack_frames(frames: Sequence[Frame], policies: Mapping[str, str]) -> Stack:
 
     Args:
         frames: of one series, in any order.
-        policies: as `check_policies` returns them.
+        policies: one for each of `POLICIES`.
 
     Raises:
         DicomSeriesError: the frames do not make one volume, and the policy is not to go on.
@@ -241,12 +227,16 @@ def _located_stack(frames: Sequence[Frame], normal: Vector, policies: Mapping[st
     if misplaced > _GAP_FRACTION:
         found = f"distances from {gaps.min():.4g} to {gaps.max():.4g} mm among {len(frames)} slices"
         found += ", as with a missing slice" if gaps.max() > 1.5 * float(np.median(gaps)) else ""
-        _settle(policies["gap"], "evenly spaced slices", found, frames[0].header.where, remarks)
+        settle(DicomSeriesError("evenly spaced slices", found, frames[0].header.where), policies["gap"], remarks)
     heights = (distances - distances[0]) / (distances[-1] - distances[0]) * (len(frames) - 1)
     slant = float(np.degrees(np.arccos(np.clip(step @ normal / length, -1, 1))))
     if slant > _TILT_DEGREES:
         found = f"steps {slant:.1f} degrees off (gantry tilt)"
-        _settle(policies["tilt"], "slices stacked along their normal", found, frames[0].header.where, remarks)
+        settle(
+            DicomSeriesError("slices stacked along their normal", found, frames[0].header.where),
+            policies["tilt"],
+            remarks,
+        )
     return Stack(tuple(frames), _affine(frames[0], positions[0], step), heights, slant, tuple(remarks))
 
 
@@ -262,7 +252,11 @@ def _without_localizers(frames: Sequence[Frame], policy: str, remarks: list[str]
     if not rest or len(rest) == len(frames):
         return frames
     name = next(frame.header.where for frame in frames if frame.is_localizer)
-    _settle(policy, "slices of one volume", f"{len(frames) - len(rest)} localiser(s) among them", name, remarks)
+    settle(
+        DicomSeriesError("slices of one volume", f"{len(frames) - len(rest)} localiser(s) among them", name),
+        policy,
+        remarks,
+    )
     return rest
 
 
@@ -290,7 +284,11 @@ def _unlocated_stack(frames: Sequence[Frame], policy: str, remarks: list[str]) -
         raise DicomSeriesError("a position and an orientation for each slice", "slices without", first.header.where)
     if first.orientation is not None or "ImagePositionPatient" in first.header.dataset:
         expected = "a position and an orientation for each frame"
-        _settle(policy, expected, "some without; their order in the file is kept", first.header.where, remarks)
+        settle(
+            DicomSeriesError(expected, "some without; their order in the file is kept", first.header.where),
+            policy,
+            remarks,
+        )
     affine = _affine(first, first.position, np.array([0, 0, first.step]))
     return Stack(tuple(frames), affine, np.arange(float(len(frames))), remarks=tuple(remarks))
 
@@ -302,7 +300,7 @@ def _without_duplicates(
     pairs = [(frames[i], frames[i + 1]) for i in np.flatnonzero(same).tolist()]
     where = pairs[0][1].header.where
     found = f"{len(pairs)} position(s) given twice or more, as with several phases, echoes or copies"
-    _settle(policy, "one slice for each position", found, where, remarks)
+    settle(DicomSeriesError("one slice for each position", found, where), policy, remarks)
     for one, other in pairs:
         if not _same_pixels(one, other):
             raise DicomSeriesError("equal slices where positions are equal", "different ones", other.header.where)
@@ -326,16 +324,3 @@ def _affine(frame: Frame, origin: Vector | None, step: Vector) -> NDArray[np.flo
     affine[:3, 2] = step
     affine[:3, 3] = 0 if origin is None else origin
     return affine
-
-
-def _settle(policy: str, expected: str, found: str, where: str, remarks: list[str]) -> None:
-    """Raise, or leave a remark that the reader gives as a warning."""
-    if policy == "error":
-        raise DicomSeriesError(expected, found, where)
-    remarks.append(f"{where}: expected {expected}, found {found} (policy: {policy})")
-
-
-def give_remarks(remarks: Sequence[str]) -> None:
-    """Give the remarks that the policies left as warnings."""
-    for remark in remarks:
-        warnings.warn(remark, UserWarning, stacklevel=3)

@@ -224,9 +224,9 @@ def require_image(header: Header) -> None:
     if header.text("Modality") == "SEG":
         raise DicomSeriesError("an image", "a segmentation, which LoadDicomSegd reads", header.where)
     if "Rows" not in header.dataset or "Columns" not in header.dataset:
-        kind = UID(header.text("SOPClassUID")).name
-        # An unknown UID is its own name, and may be a site's private one.
-        kind = "an object of another kind" if kind[:1].isdigit() or not kind else kind
+        sop_class = UID(header.text("SOPClassUID"))
+        # Only the standard's own UIDs have a type, and a name that is safe to show.
+        kind = sop_class.name if sop_class.type else "an object"
         raise DicomSeriesError(_NO_IMAGE, f"{kind} without Rows or Columns", header.where)
     if header.pixel_offset is None and header.transfer_syntax != DeflatedExplicitVRLittleEndian:
         raise DicomSeriesError(_NO_IMAGE, "an object without Pixel Data", header.where)

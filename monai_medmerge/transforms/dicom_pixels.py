@@ -38,8 +38,8 @@ DECODERS = {
     RLELossless: "pydicom",
     JPEGBaseline8Bit: "pillow",
     JPEGExtended12Bit: "pillow",
-    JPEG2000Lossless: "pillow",
-    JPEG2000: "pillow",
+    JPEG2000Lossless: "gdcm",
+    JPEG2000: "gdcm",
     JPEGLossless: "gdcm",
     JPEGLosslessSV1: "gdcm",
     JPEGLSLossless: "pyjpegls",
@@ -141,6 +141,10 @@ class FrameSource:
         if frame.shape[:2] != (self.layout.rows, self.layout.columns):
             found = "x".join(map(str, frame.shape))
             raise DicomSeriesError(f"{self.layout.rows}x{self.layout.columns} pixels", found, self.header.where)
+        low, high = self.layout.stored_range
+        if frame.ndim == 2 and frame.dtype.kind in "iu" and not low <= frame.min() <= frame.max() <= high:
+            found = f"values from {frame.min()} to {frame.max()}"
+            raise DicomSeriesError(f"values of {self.layout.stored} bits (BitsStored)", found, self.header.where)
         return frame
 
     def _find_native(self) -> int | None:

@@ -41,19 +41,21 @@ class Transformation:
     lut: Dataset | None = None
 
     @property
-    def is_identity(self) -> bool:
-        """Whether values stay as they are stored."""
-        return self.lut is None and self.slope == 1 and self.intercept == 0
+    def is_shift(self) -> bool:
+        """Whether values only move by a whole number, so that integers stay integers."""
+        return self.lut is None and self.slope == 1 and self.intercept.is_integer()
 
     def apply(self, values: Array, out: Array) -> None:
         """Write slope * values + intercept, or what the table says, into `out`."""
         if self.lut is not None:
             out[...] = apply_modality_lut(values, self.lut)
-        elif self.is_identity:
-            out[...] = values
-        else:
-            np.multiply(values, out.dtype.type(self.slope), out=out, casting="unsafe")
-            out += out.dtype.type(self.intercept)
+            return
+        # Integers may wrap in between: `out` holds the result, and arithmetic modulo 2^bits arrives there.
+        np.copyto(out, values, casting="unsafe")
+        if self.slope != 1:
+            np.multiply(out, out.dtype.type(self.slope), out=out)
+        if self.intercept != 0:
+            np.add(out, out.dtype.type(self.intercept), out=out)
 
     def extremes(self, layout: Layout) -> tuple[float, float]:
         """Return the least and the greatest value that the stored range can become."""
@@ -115,8 +117,8 @@ class Volume:
 def read_volume(frames: Sequence[Frame], max_bytes: int, monochrome1: str) -> Volume:
     """Decode frames into one array of modality values.
 
-    Stored integers stay integers where no frame has a modality transformation. Otherwise values are float32, and
-    float64 where more than 16 bits are stored.
+    Integers stay integers where all slopes are one and all intercepts whole. Otherwise values are float32, and
+    float64 where more than 16 bits are allocated.
 
     Args:
         frames: in the order of the volume's last axis.
@@ -164,9 +166,7 @@ def _decode_all(
 ) -> Array:
     """Decode frame by frame into one array, so that only one frame is held twice."""
     decoded = sources[frames[0].header.path].decode(frames[0].index)
-    dtype = np.result_type(*{source.layout.dtype for source in sources.values()}, decoded.dtype)
-    if not all(transformation.is_identity for transformation in transformations):
-        dtype = np.result_type(dtype, np.float32)
+    dtype = decoded.dtype if decoded.ndim == 3 else _result_dtype(frames, sources, transformations, decoded.dtype)
     array = np.empty((len(frames), *decoded.shape), dtype)
     for number, (frame, transformation) in enumerate(zip(frames, transformations, strict=True)):
         if number > 0:
@@ -182,3 +182,25 @@ def _decode_all(
             partial(transformation.apply, decoded, array[number]),
         )
     return array
+
+
+def _result_dtype(
+    frames: Sequence[Frame],
+    sources: dict[Path, FrameSource],
+    transformations: Sequence[Transformation],
+    decoded: np.dtype[Any],
+) -> np.dtype[Any]:
+    """Return the smallest type that holds every value exactly if all are integers, else a floating one."""
+    dtype = np.result_type(decoded, *{source.layout.dtype for source in sources.values()})
+    if dtype.kind == "f" or not all(transformation.is_shift for transformation in transformations):
+        return np.result_type(dtype, np.float32)
+    if not any(transformation.intercept for transformation in transformations):
+        return dtype
+    pairs = zip(frames, transformations, strict=True)
+    extremes = [transformation.extremes(sources[frame.header.path].layout) for frame, transformation in pairs]
+    low, high = min(low for low, _ in extremes), max(high for _, high in extremes)
+    return next(
+        np.dtype(name)
+        for name in (dtype.name, "int16", "int32", "int64")
+        if np.iinfo(name).min <= low and high <= np.iinfo(name).max
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from monai_medmerge.errors import DatasetError, SettingError
 from monai_medmerge.transforms.dicom import DicomSeriesReader
 from monai_medmerge.transforms.foreign import guarded, quiet
+from monai_medmerge.transforms.nifti import CheckedNiftiReader
 
+_NIFTI = (b"n+1\x00", b"n+2\x00", b"ni1\x00", b"ni2\x00")
 _PICTURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM", b"II*\x00", b"MM\x00*")
 
 
@@ -34,7 +36,8 @@ class MedicalImageReader(ImageReader):
     (x, y, z). Palette pictures come as RGB and alpha channels are dropped, so that a batch has one kind of image.
 
     Args:
-        **dicom: arguments of `DicomSeriesReader`; `squeeze` is True unless given.
+        dicom: arguments of `DicomSeriesReader`; `squeeze` is True unless given.
+        nifti: arguments of `CheckedNiftiReader`.
 
     Raises:
         MedMergeError: from `get_data`, one that names the file: `DicomSeriesError`, `NiftiError` or `DatasetError`.
@@ -47,9 +50,10 @@ class MedicalImageReader(ImageReader):
         torch.Size([64, 64])
     """
 
-    def __init__(self, **dicom: Any) -> None:
+    def __init__(self, dicom: Mapping[str, Any] | None = None, nifti: Mapping[str, Any] | None = None) -> None:
         super().__init__()
-        self.dicom = DicomSeriesReader(**{"squeeze": True, **dicom})
+        self.dicom = DicomSeriesReader(**{"squeeze": True, **(dicom or {})})
+        self.nifti = CheckedNiftiReader(**(nifti or {}))
 
     def verify_suffix(self, filename: Sequence[PathLike] | PathLike) -> bool:
         """Return True: what a file is shows when it is read, and another reader must not be tried."""
@@ -82,7 +86,19 @@ class MedicalImageReader(ImageReader):
         if head.startswith(_PICTURES):
             with quiet():
                 return guarded(DatasetError, "an intact picture", first.name, lambda: read_picture(first))
+        if head[344:348] in _NIFTI or head[4:8] in _NIFTI or head[:2] == b"\x1f\x8b":
+            return self._read_nifti(first)
         raise DatasetError("DICOM, NIfTI, PNG, JPEG, TIFF or BMP", "another or a damaged format", first.name)
+
+    def _read_nifti(self, path: Path) -> tuple[NDArray[Any], dict[str, Any]]:
+        array, meta = self.nifti.get_data(self.nifti.read(path))
+        return array, {**meta, **_no_dicom(array.ndim > len(meta[MetaKeys.SPATIAL_SHAPE]))}
+
+
+def _no_dicom(colored: bool) -> dict[str, Any]:
+    """Return the facts that DICOM images have in their metadata, empty, so that all kinds collate in a batch."""
+    photometric = "RGB" if colored else "MONOCHROME2"
+    return {"modality": "", "photometric_interpretation": photometric, "units": "", "voi": "{}"}
 
 
 def read_picture(path: Path) -> tuple[NDArray[Any], dict[str, Any]]:
@@ -103,10 +119,7 @@ def read_picture(path: Path) -> tuple[NDArray[Any], dict[str, Any]]:
         MetaKeys.SPATIAL_SHAPE: np.asarray(array.shape[:2]),
         MetaKeys.ORIGINAL_CHANNEL_DIM: float("nan") if array.ndim == 2 else -1,
         "spacing": np.ones(3),
-        "modality": "",
-        "photometric_interpretation": "MONOCHROME2" if array.ndim == 2 else "RGB",
-        "units": "",
-        "voi": "{}",
+        **_no_dicom(array.ndim == 3),
     }
     return array, meta
 

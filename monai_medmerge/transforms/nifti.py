@@ -1,0 +1,264 @@
+"""A MONAI reader for NIfTI that checks what the header says against itself."""
+
+from __future__ import annotations
+
+import gzip
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from monai.config import PathLike
+from monai.data import ImageReader
+from monai.data.utils import affine_to_spacing
+from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
+from numpy.typing import NDArray
+
+from monai_medmerge.errors import NiftiError, SettingError
+from monai_medmerge.transforms.foreign import guarded, quiet
+from monai_medmerge.transforms.policies import complete_policies, give_remarks, settle
+
+# What each check can do about a violation. "sform" and "qform" choose between the two; "repair" converts to mm.
+NIFTI_POLICIES: Mapping[str, tuple[str, ...]] = {
+    "forms": ("error", "sform", "qform"),
+    "no_form": ("error", "warn"),
+    "spacing": ("error", "warn"),
+    "units": ("error", "repair"),
+}
+_MILLIMETRES = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
+_MAX_OFFSET = 2**24
+_TRAILING = 2**16
+
+
+@dataclass(frozen=True)
+class NiftiRequest:
+    """What `CheckedNiftiReader.read` returns: the path to read, nothing yet read (see `DicomRequest`)."""
+
+    path: Path
+
+
+class CheckedNiftiReader(ImageReader):
+    """Read one NIfTI-1 or NIfTI-2 file, `.nii` or `.nii.gz`.
+
+    The array has axes (x, y, z), with the colours of an RGB file or the volumes of a 4-D file as a last axis. Values
+    are scaled by scl_slope and scl_inter; integers without scaling stay integers. The affine maps to RAS millimetres.
+
+    Args:
+        volume: which volume of a 4-D file to read, from zero; "all" keeps them as channels; None refuses such files.
+        policies: for each check what a violation leads to, "error" unless given: "forms" (sform and qform disagree:
+            "sform" or "qform" says which one holds), "no_form" (neither is set: "warn" takes nibabel's guess),
+            "spacing" (pixdim and the affine disagree: "warn" takes the affine), "units" (not mm: "repair" converts).
+        max_bytes: refuse images that would take more memory.
+
+    Raises:
+        NiftiError: from `get_data`, if the file is damaged, contradicts itself or leaves a choice open.
+        SettingError: an argument is not one of those that are understood.
+
+    Example:
+        >>> import tempfile, nibabel, numpy
+        >>> file = tempfile.NamedTemporaryFile(suffix=".nii.gz")
+        >>> nibabel.save(nibabel.Nifti1Image(numpy.ones((4, 5, 6), "int16"), numpy.diag([1, 2, 3, 1])), file.name)
+        >>> reader = CheckedNiftiReader()
+        >>> array, meta = reader.get_data(reader.read(file.name))
+        >>> array.shape, array.dtype.name, meta["spacing"].tolist()
+        ((4, 5, 6), 'int16', [1.0, 2.0, 3.0])
+    """
+
+    def __init__(
+        self,
+        volume: int | str | None = None,
+        policies: Mapping[str, str] | None = None,
+        max_bytes: int = 2**32,
+    ) -> None:
+        super().__init__()
+        if not (volume is None or volume == "all" or (isinstance(volume, int) and volume >= 0)):
+            raise SettingError("a number from zero, 'all' or None", repr(volume), "volume")
+        self.volume = volume
+        self.policies = complete_policies(NIFTI_POLICIES, policies)
+        self.max_bytes = max_bytes
+
+    def verify_suffix(self, filename: Sequence[PathLike] | PathLike) -> bool:
+        """Return whether it is a single file with the suffix of NIfTI."""
+        names = [str(name).lower() for name in ensure_tuple(filename)]
+        return len(names) == 1 and names[0].endswith((".nii", ".nii.gz"))
+
+    def read(self, data: Sequence[PathLike] | PathLike, **kwargs: Any) -> NiftiRequest:
+        """Note what to read; `get_data` reads it, so that `LoadImage` cannot fall back to another reader."""
+        paths = [Path(name) for name in ensure_tuple(data)]
+        if kwargs or len(paths) != 1:
+            raise SettingError("one file and no keyword arguments", f"{len(paths)} files", "CheckedNiftiReader.read")
+        return NiftiRequest(paths[0])
+
+    def get_data(self, img: NiftiRequest) -> tuple[NDArray[Any], dict[str, Any]]:
+        """Read the volume.
+
+        Args:
+            img: what `read` returned.
+
+        Returns:
+            The array and its metadata in MONAI's convention.
+        """
+        remarks: list[str] = []
+        with quiet():
+            array, affine, channels = guarded(
+                NiftiError, "a readable NIfTI image", img.path.name, lambda: self._read(img.path, remarks)
+            )
+        give_remarks(remarks)
+        spatial_shape = array.shape[:-1] if channels else array.shape
+        return array, {
+            MetaKeys.AFFINE: affine,
+            MetaKeys.ORIGINAL_AFFINE: affine.copy(),
+            MetaKeys.SPACE: SpaceKeys.RAS,
+            MetaKeys.SPATIAL_SHAPE: np.asarray(spatial_shape),
+            MetaKeys.ORIGINAL_CHANNEL_DIM: -1 if channels else float("nan"),
+            "spacing": affine_to_spacing(affine),
+        }
+
+    def _read(self, path: Path, remarks: list[str]) -> tuple[NDArray[Any], NDArray[np.float64], bool]:
+        image = load_nifti(path, self.max_bytes)
+        affine = check_affine(image, self.policies, path.name, remarks)
+        array, channels = self._select(_scaled_voxels(image, path.name), path.name)
+        return array, affine, channels
+
+    def _select(self, array: NDArray[Any], where: str) -> tuple[NDArray[Any], bool]:
+        """Return the volume that was asked for, and whether a last axis holds channels."""
+        if array.dtype.names:
+            if array.ndim > 3 and array.shape[3:] != (1,) * (array.ndim - 3):
+                raise NiftiError("one volume in an RGB file", "several", where)
+            array = array.reshape(array.shape[:3])
+            # An alpha channel is dropped.
+            return np.stack([array[name] for name in ("R", "G", "B")], axis=-1), True
+        while array.ndim > 3 and array.shape[-1] == 1:
+            array = array[..., 0]
+        if array.ndim <= 3:
+            return array, False
+        if array.ndim > 4 or self.volume is None:
+            found = f"{'x'.join(map(str, array.shape))}: choose with volume=0 to {array.shape[3] - 1}, or 'all'"
+            raise NiftiError("one volume", found if array.ndim == 4 else "more than four dimensions", where)
+        if self.volume == "all":
+            return array, True
+        if int(self.volume) >= array.shape[3]:
+            raise NiftiError(f"a volume below {array.shape[3]}", str(self.volume), where)
+        return array[..., int(self.volume)], False
+
+
+def load_nifti(path: Path, max_bytes: int) -> nib.Nifti1Image:
+    """Load a NIfTI file after checking that it is as long as its header says, and no longer than allowed.
+
+    Args:
+        path: the file, compressed with gzip or not.
+        max_bytes: the most that the voxels may take.
+
+    Raises:
+        NiftiError: the file is absent, of another format, truncated, too large, or its checksum is wrong.
+    """
+    if not path.is_file():
+        raise NiftiError("a file", "nothing of that name", path.name)
+    with path.open("rb") as file:
+        compressed = file.read(2) == b"\x1f\x8b"
+    with gzip.open(path) if compressed else path.open("rb") as stream:
+        head = stream.read(540)
+        image_class = _find_class(head, path.name)
+        needed = _count_bytes(image_class.header_class.from_fileobj(BytesIO(head), check=False), max_bytes, path.name)
+        data = head + stream.read(max(needed - len(head), 0))
+        # Reading on to the end makes gzip compare its checksum; the limit keeps a bomb from going off.
+        trailing = len(stream.read(_TRAILING + 1))
+    if len(data) < needed or trailing > _TRAILING:
+        found = f"{len(data)}" if len(data) < needed else "many more"
+        raise NiftiError(f"{needed} bytes, as the header says", found, path.name)
+    return image_class.from_bytes(data)
+
+
+def _find_class(head: bytes, where: str) -> type[nib.Nifti1Image]:
+    if head[344:348] == b"n+1\x00":
+        return nib.Nifti1Image
+    if head[4:8] == b"n+2\x00":
+        return nib.Nifti2Image
+    if head[344:348] == b"ni1\x00" or head[4:8] == b"ni2\x00":
+        raise NiftiError("header and voxels in one file (.nii)", "a pair of .hdr and .img", where)
+    raise NiftiError("a NIfTI file", "another or a damaged format", where)
+
+
+def _count_bytes(header: nib.Nifti1Header, max_bytes: int, where: str) -> int:
+    """Return how many bytes header and voxels take, computed without trusting any size."""
+    rank = int(header["dim"][0])
+    shape = [int(size) for size in header["dim"][1 : rank + 1]]
+    if not 1 <= rank <= 7 or min(shape) < 1:
+        raise NiftiError("one to seven dimensions above zero", "others", f"{where}, dim")
+    voxels = math.prod(shape) * header.get_data_dtype().itemsize
+    if not 0 < voxels <= max_bytes:
+        raise NiftiError(f"at most {max_bytes} bytes (max_bytes)", str(voxels), where)
+    offset = float(header["vox_offset"])
+    if not 352 <= offset <= _MAX_OFFSET or not offset.is_integer():
+        raise NiftiError("voxels after the header and its extensions", "another offset", f"{where}, vox_offset")
+    return int(offset) + voxels
+
+
+def _scaled_voxels(image: nib.Nifti1Image, where: str) -> NDArray[Any]:
+    """Return the voxels in native byte order: scaled as floats, integers where nothing is to be scaled."""
+    raw = np.asanyarray(image.dataobj.get_unscaled())
+    raw = raw.astype(raw.dtype.newbyteorder("="), copy=False)
+    if raw.dtype.names:
+        return raw
+    if raw.dtype.kind not in "iuf":
+        raise NiftiError("integer, real or RGB voxels", f"{raw.dtype.name}", f"{where}, datatype")
+    slope, intercept = (float(image.dataobj.slope), float(image.dataobj.inter))
+    # nibabel reads a slope of zero or NaN as "no scaling", as the standard says.
+    if not math.isfinite(slope) or not math.isfinite(intercept):
+        raise NiftiError("a finite scl_slope and scl_inter", "others", where)
+    if (slope, intercept) == (1.0, 0.0):
+        return raw
+    dtype = np.result_type(raw.dtype, np.float32)
+    return raw.astype(dtype) * dtype.type(slope) + dtype.type(intercept)
+
+
+def check_affine(
+    image: nib.Nifti1Image, policies: Mapping[str, str], where: str, remarks: list[str]
+) -> NDArray[np.float64]:
+    """Return the affine to RAS millimetres, after comparing what the header says about it in several places.
+
+    Args:
+        image: the loaded image.
+        policies: one for each of `NIFTI_POLICIES`.
+        where: the file's base name.
+        remarks: takes what the policies let pass.
+
+    Raises:
+        NiftiError: sform, qform, pixdim or units contradict one another and the policy is not to go on, or the
+            affine is singular.
+    """
+    header = image.header
+    sform, qform = header.get_sform(coded=True)[0], header.get_qform(coded=True)[0]
+    spacing = np.asarray(header.get_zooms()[:3], dtype=float)
+    affine = np.asarray(image.affine, dtype=float)
+    if sform is None and qform is None:
+        found = "neither qform_code nor sform_code"
+        settle(NiftiError("an orientation", found, where), policies["no_form"], remarks)
+    elif sform is not None and qform is not None and _corner_distance(sform, qform, image.shape) > 0.1 * spacing.min():
+        distance = f"corners up to {_corner_distance(sform, qform, image.shape):.3g} apart"
+        settle(NiftiError("sform and qform to agree", distance, where), policies["forms"], remarks)
+        affine = np.asarray(qform if policies["forms"] == "qform" else sform, dtype=float)
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+        raise NiftiError("an affine that can be inverted", "a singular one", where)
+    steps = np.linalg.norm(affine[:3, :3], axis=0)[: len(spacing)]
+    if not np.allclose(steps, spacing, rtol=1e-2):
+        found = f"pixdim {spacing.round(4).tolist()}, affine {steps.round(4).tolist()}"
+        settle(NiftiError("voxel sizes that agree", found, where), policies["spacing"], remarks)
+    unit = int(header["xyzt_units"]) & 0x07
+    if unit not in _MILLIMETRES:
+        raise NiftiError("metres, millimetres or micrometres", f"code {unit}", f"{where}, xyzt_units")
+    if (factor := _MILLIMETRES[unit]) != 1:
+        settle(NiftiError("millimetres", "metres" if unit == 1 else "micrometres", where), policies["units"], remarks)
+        affine[:3] *= factor
+    return affine
+
+
+def _corner_distance(one: NDArray[np.float64], other: NDArray[np.float64], shape: Sequence[int]) -> float:
+    """Return how far two affines put a corner of the grid apart, at most."""
+    sizes = (*shape[:3], 1, 1, 1)[:3]
+    corners = np.array([[*corner, 1] for corner in np.ndindex(2, 2, 2)]) * [*(np.array(sizes) - 1), 1]
+    return float(np.linalg.norm(corners @ (np.asarray(one) - np.asarray(other)).T, axis=1).max())
