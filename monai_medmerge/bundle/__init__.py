@@ -1,5 +1,6 @@
 """What the configurations of bundles call."""
 
+from monai_medmerge.bundle.budget import label_budget
 from monai_medmerge.bundle.datasets import load_datalist, prepare_medmnist, write_images
 from monai_medmerge.bundle.inference import ReadableImages, list_images
 from monai_medmerge.bundle.outcome import Outcome
@@ -10,6 +11,7 @@ from monai_medmerge.bundle.weights import load_weights, log_match
 __all__ = [
     "Outcome",
     "ReadableImages",
+    "label_budget",
     "list_images",
     "load_datalist",
     "load_weights",

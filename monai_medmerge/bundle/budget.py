@@ -1,0 +1,47 @@
+"""A smaller training set, drawn so that methods can be compared on the same few labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from monai_medmerge.errors import DatasetError
+
+
+def label_budget(items: Sequence[dict[str, Any]], labels: int | None, seed: int) -> list[dict[str, Any]]:
+    """Some of the labelled images, classes in the proportions of all, the same for the same seed.
+
+    Args:
+        items: dictionaries with a class number under `label`.
+        labels: how many to take; all if None.
+        seed: of the draw.
+
+    Returns:
+        The chosen items in their order; a class that is there at all keeps at least one.
+
+    Raises:
+        DatasetError: there are fewer items, or more classes, than labels wanted.
+
+    Example:
+        >>> items = [{"label": n % 3} for n in range(30)]
+        >>> sorted(item["label"] for item in label_budget(items, 6, seed=0))
+        [0, 0, 1, 1, 2, 2]
+    """
+    if labels is None or labels == len(items):
+        return list(items)
+    found = np.array([item["label"] for item in items])
+    classes, counts = np.unique(found, return_counts=True)
+    if not len(classes) <= labels <= len(items):
+        raise DatasetError(f"a number from {len(classes)} to {len(items)}", f"{labels}", "labels")
+    # Largest remainder: shares are rounded down, and those who lost most get what is left.
+    exact = labels * counts / counts.sum()
+    share = np.maximum(np.floor(exact).astype(int), 1)
+    while share.sum() != labels:
+        step = 1 if share.sum() < labels else -1
+        open_to_change = (share < counts) if step > 0 else (share > 1)
+        share[np.argmax(np.where(open_to_change, step * (exact - share), -np.inf))] += step
+    rng = np.random.default_rng(seed)
+    chosen = [rng.permutation(np.flatnonzero(found == c))[:n] for c, n in zip(classes, share, strict=True)]
+    return [items[index] for index in np.sort(np.concatenate(chosen))]
