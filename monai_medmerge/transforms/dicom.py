@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from monai_medmerge.transforms.dicom_geometry import (
     stack_frames,
 )
 from monai_medmerge.transforms.dicom_headers import is_dicom
+from monai_medmerge.transforms.dicom_repair import fill_gaps, straighten
 from monai_medmerge.transforms.dicom_series import Series, choose_series, code, hash_uid, list_series
 from monai_medmerge.transforms.dicom_values import Volume, find_units, read_volume
 from monai_medmerge.transforms.dicom_voi import describe_voi
@@ -54,7 +55,7 @@ class DicomSeriesReader(ImageReader):
         modality: the Modality to read, such as "CT".
         policies: for each geometry check ("gap", "duplicate", "tilt", "localizer", "unlocated") what a violation
             leads to: "error" (the default of all), "warn" or "repair"; docs/dicom.md says which check offers which.
-        monochrome1: "invert" so that high values are bright, unless they have a unit such as HU; "keep" to leave
+        monochrome1: "invert" so that high values are bright, except for measurements (CT, PET, dose); "keep" to leave
             them as stored.
         squeeze: leave out the slice axis of a single file with a single frame: (x, y) as for a PNG.
         salt: where given, "series_hash" and "study_hash" are put in the metadata, hashed with it.
@@ -137,14 +138,29 @@ class DicomSeriesReader(ImageReader):
         frames = [frame for header in series.headers for frame in find_frames(header)]
         stack = stack_frames(frames, self.policies)
         volume = read_volume(stack.frames, self.max_bytes, self.monochrome1)
-        return stack, volume, self._describe(series, stack.frames[0], volume)
+        meta = self._describe(series, stack.frames[0], volume)
+        volume, stack = self._repair(volume, stack)
+        return stack, volume, meta
+
+    def _repair(self, volume: Volume, stack: Stack) -> tuple[Volume, Stack]:
+        """Resample what the policies want repaired."""
+        fills = stack.is_uneven and self.policies["gap"] == "repair"
+        straightens = stack.is_tilted and self.policies["tilt"] == "repair"
+        if volume.photometric == "RGB" and (fills or straightens):
+            raise DicomSeriesError("gray values to interpolate", "colours", stack.frames[0].header.where)
+        array = volume.array
+        if fills:
+            array, stack = fill_gaps(array, stack, self.max_bytes)
+        if straightens:
+            array, stack = straighten(array, stack, self.max_bytes)
+        return replace(volume, array=array), stack
 
     def _describe(self, series: Series, frame: Frame, volume: Volume) -> dict[str, Any]:
         """Return the facts that are worth keeping: codes and numbers of a fixed shape, so that batches collate."""
         meta: dict[str, Any] = {
             "modality": code(series.modality),
             "photometric_interpretation": volume.photometric,
-            "units": find_units(frame),
+            "units": find_units(frame) if volume.mirror is None else "",
             "voi": json.dumps(describe_voi(frame, volume.mirror)),
         }
         if self.salt is not None:

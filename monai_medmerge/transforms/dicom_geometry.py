@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from monai_medmerge.transforms.policies import settle
 Vector = NDArray[np.float64]
 
 # What each geometry check can do about a violation. "warn" is offered where the volume that results is right but for
-# what the warning says, "repair" where the repair invents nothing, or says which slices it interpolated.
+# what the warning says, "repair" where what is lost or interpolated is known and said.
 POLICIES: Mapping[str, tuple[str, ...]] = {
     "gap": ("error", "warn", "repair"),
     "duplicate": ("error", "repair"),
@@ -81,7 +81,17 @@ class Stack:
     affine: NDArray[np.float64]
     heights: Vector
     slant: float = 0.0
-    remarks: tuple[str, ...] = field(default=())
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def is_tilted(self) -> bool:
+        """Whether the step is not along the normal of the slices."""
+        return self.slant > _TILT_DEGREES
+
+    @property
+    def is_uneven(self) -> bool:
+        """Whether a slice lies further from its place on an even grid than a tenth of a step."""
+        return bool(abs(self.heights - np.arange(len(self.heights))).max() > _GAP_FRACTION)
 
 
 def find_frames(header: Header) -> list[Frame]:
@@ -222,22 +232,21 @@ def _located_stack(frames: Sequence[Frame], normal: Vector, policies: Mapping[st
         return _located_stack(kept, normal, policies, remarks) if len(kept) > 1 else stack_frames(kept, policies)
     step = (positions[-1] - positions[0]) / (len(frames) - 1)
     length = float(np.linalg.norm(step))
-    straight = positions[0] + np.arange(len(frames))[:, None] * step
-    misplaced = np.linalg.norm(positions - straight, axis=1).max() / length
-    if misplaced > _GAP_FRACTION:
+    heights = (distances - distances[0]) / (distances[-1] - distances[0]) * (len(frames) - 1)
+    where = frames[0].header.where
+    beside = np.linalg.norm(positions - positions[0] - heights[:, None] * step, axis=1).max()
+    if beside > _GAP_FRACTION * length:
+        raise DicomSeriesError("slices stacked along one line", f"one {beside:.4g} mm beside it", where)
+    slant = float(np.degrees(np.arccos(np.clip(step @ normal / length, -1, 1))))
+    stack = Stack(tuple(frames), _affine(frames[0], positions[0], step), heights, slant)
+    if stack.is_uneven:
         found = f"distances from {gaps.min():.4g} to {gaps.max():.4g} mm among {len(frames)} slices"
         found += ", as with a missing slice" if gaps.max() > 1.5 * float(np.median(gaps)) else ""
-        settle(DicomSeriesError("evenly spaced slices", found, frames[0].header.where), policies["gap"], remarks)
-    heights = (distances - distances[0]) / (distances[-1] - distances[0]) * (len(frames) - 1)
-    slant = float(np.degrees(np.arccos(np.clip(step @ normal / length, -1, 1))))
-    if slant > _TILT_DEGREES:
+        settle(DicomSeriesError("evenly spaced slices", found, where), policies["gap"], remarks)
+    if stack.is_tilted:
         found = f"steps {slant:.1f} degrees off (gantry tilt)"
-        settle(
-            DicomSeriesError("slices stacked along their normal", found, frames[0].header.where),
-            policies["tilt"],
-            remarks,
-        )
-    return Stack(tuple(frames), _affine(frames[0], positions[0], step), heights, slant, tuple(remarks))
+        settle(DicomSeriesError("slices stacked along their normal", found, where), policies["tilt"], remarks)
+    return replace(stack, remarks=tuple(remarks))
 
 
 def _position(frame: Frame) -> Vector:

@@ -23,7 +23,6 @@ Array = NDArray[Any]
 
 # PS3.3 C.11.1.1.2, the rescale types that are units.
 _UNITS = ("HU", "OD", "MGML", "Z_EFF", "ED", "EDW", "HU_MOD", "PCT")
-_MODALITIES_WITH_UNITS = ("CT", "PT", "RTDOSE")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +123,7 @@ def read_volume(frames: Sequence[Frame], max_bytes: int, monochrome1: str) -> Vo
         frames: in the order of the volume's last axis.
         max_bytes: the most that the decoded volume may take.
         monochrome1: "invert" makes bright what is high, v -> min + max - v over the values that can be stored,
-            except where values have a unit; "keep" never does.
+            except where they are measurements (CT, PET, dose); "keep" never does.
 
     Raises:
         DicomSeriesError: pixel data is damaged, short, too large, or not of one kind in all frames.
@@ -141,7 +140,7 @@ def read_volume(frames: Sequence[Frame], max_bytes: int, monochrome1: str) -> Vo
     transformations = [find_transformation(frame) for frame in frames]
     array = _decode_all(frames, sources, transformations)
     gray = first.layout.photometric.startswith("MONOCHROME")
-    if first.layout.photometric != "MONOCHROME1" or monochrome1 == "keep" or has_units(frames[0]):
+    if first.layout.photometric != "MONOCHROME1" or monochrome1 == "keep" or is_measurement(frames[0]):
         return Volume(array, first.layout.photometric if gray else "RGB", None)
     extremes = [
         transformation.extremes(sources[frame.header.path].layout)
@@ -152,9 +151,13 @@ def read_volume(frames: Sequence[Frame], max_bytes: int, monochrome1: str) -> Vo
     return Volume(array, "MONOCHROME2", mirror)
 
 
-def has_units(frame: Frame) -> bool:
-    """Return whether the values measure something, so that inverting them for display would falsify them."""
-    return frame.header.text("Modality") in _MODALITIES_WITH_UNITS or find_units(frame) != ""
+def is_measurement(frame: Frame) -> bool:
+    """Return whether zero and sign of the values mean something, so that inverting them would falsify them.
+
+    MONOCHROME1 is about display (PS3.3 C.7.6.3.1.2). Hounsfield units, activity and dose stay what they are; the
+    brightness of a radiograph, optical density included, is what the photometric interpretation makes of it.
+    """
+    return frame.header.text("Modality") in ("CT", "PT", "RTDOSE") or find_units(frame) in ("HU", "HU_MOD", "GY")
 
 
 def _files(frames: Sequence[Frame]) -> dict[Path, Any]:
