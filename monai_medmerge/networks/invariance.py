@@ -1,0 +1,83 @@
+"""Does a network still compute what it computed?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
+from torch.utils._pytree import tree_leaves
+
+from monai_medmerge.networks.copying import copy_network
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def outputs_of_both_modes(
+    network: nn.Module, example_input: Tensor, modes: Sequence[bool] = (False, True)
+) -> list[Tensor]:
+    """All tensors that a network returns, in evaluation and in training; dropout is switched off for good.
+
+    Dropout draws its mask place by place, so that permuted channels meet other masks: without it training is as
+    deterministic as evaluation. What else is random begins from one seed.
+
+    Args:
+        network: changed: mode, dropout rates and, by training, running statistics.
+        example_input: a batch that it takes. A single image is doubled for training, as batch-norm needs.
+        modes: for each pass, whether it trains.
+    """
+    for module in network.modules():
+        if isinstance(module, _DropoutNd):
+            module.p = 0.0
+    found: list[Tensor] = []
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        for training in modes:
+            torch.manual_seed(0)
+            network.train(training)
+            single = training and example_input.shape[0] == 1
+            output = network(torch.cat([example_input, example_input]) if single else example_input)
+            found += [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
+    return found
+
+
+def random_copy(network: Network, seed: int = 0) -> Network:
+    """A float64 copy in which no two numbers are equal that training could make different.
+
+    Fresh networks have scales of one, shifts of zero and equal statistics: permuting those shows nothing.
+
+    Example:
+        >>> random_copy(nn.BatchNorm1d(2)).weight.unique().numel()
+        2
+    """
+    copied = copy_network(network).double()
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for tensor in copied.state_dict(keep_vars=True).values():
+            if not tensor.is_floating_point() or not tensor.numel():
+                continue
+            noise = torch.rand(tensor.shape, dtype=tensor.dtype, generator=generator) - 0.5
+            # Numbers above zero may be variances, and stay above it.
+            if tensor.min() > 0:
+                tensor.mul_(1 + noise)
+            else:
+                tensor.add_(noise * tensor.square().mean().sqrt().clamp(min=0.1))
+    return copied
+
+
+def largest_difference(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
+    """The largest absolute difference of any output, relative to the largest value of that output.
+
+    NaN, where either has it, counts as infinite.
+
+    Example:
+        >>> largest_difference([torch.tensor([1.0, 4.0])], [torch.tensor([1.0, 5.0])])
+        0.2...
+    """
+    worst = 0.0
+    for a, b in zip(found, expected, strict=True):
+        if b.numel():
+            difference = float((a - b).abs().max() / b.abs().max().clamp(min=torch.finfo(b.dtype).tiny))
+            worst = max(worst, difference) if difference == difference else float("inf")
+    return worst

@@ -1,0 +1,292 @@
+"""Groups of channels that must move together, for any network: found by watching it compute.
+
+A permutation of the outputs of a layer leaves a network's function as it is, if everything that reads them is
+permuted along: the next layer's input axis, norms, residual partners, the right part of a concatenation. The groups
+are found by labelling channels and following the labels through a forward pass, operation by operation, so that
+neither a specification nor a symbolic trace of the network is needed, and they are then checked by permuting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from monai_medmerge.networks.copying import copy_network
+from monai_medmerge.networks.invariance import largest_difference, outputs_of_both_modes, random_copy
+from monai_medmerge.networks.label_rules import Call, find_rule
+from monai_medmerge.networks.labels import ChannelLabels
+
+# Relative, in float64: rounding stays far below it, and a channel in the wrong place far above.
+TOLERANCE = 1e-7
+
+
+@dataclass(frozen=True, eq=False)
+class Member:
+    """One tensor's part in a group.
+
+    Args:
+        tensor: its name in the state dict.
+        axis: the axis along which its channels lie.
+        index: int64 (channel, block), the positions that belong to each channel of the group, in an order that
+            corresponds between channels.
+        reads: whether the tensor reads these channels rather than producing or scaling them.
+    """
+
+    tensor: str
+    axis: int
+    index: Int[Tensor, "channel block"]
+    reads: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class ChannelGroup:
+    """Channels that can be put into any order, if all members are.
+
+    Args:
+        name: the first tensor that has them.
+        size: number of channels (or blocks of channels that move as one).
+        members: everything that moves with them.
+    """
+
+    name: str
+    size: int
+    members: tuple[Member, ...]
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """An axis of which some positions stay where they are, and why."""
+
+    tensor: str
+    axis: int
+    positions: int
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class ChannelGroups:
+    """What of a network can move, and what stays; `str()` is a table.
+
+    Args:
+        network: its class name.
+        groups: in the order in which the network computes them.
+        fixed: what stays, with the reason.
+    """
+
+    network: str
+    groups: tuple[ChannelGroup, ...]
+    fixed: tuple[Fixed, ...]
+
+    def permute(
+        self, tensors: Mapping[str, Tensor], permutations: Sequence[Int[Tensor, " channel"]]
+    ) -> dict[str, Tensor]:
+        """Put all channels into a new order; the network computes what it computed.
+
+        Args:
+            tensors: a state dict, or a part of one.
+            permutations: one per group: channel i of the result is channel ``permutation[i]`` of what is given.
+
+        Returns:
+            New tensors under the same names, in the same order; those without a member are the given ones.
+        """
+        moves: dict[tuple[str, int], Tensor] = {}
+        for group, permutation in zip(self.groups, permutations, strict=True):
+            for member in group.members:
+                if member.tensor not in tensors:
+                    continue
+                tensor, place = tensors[member.tensor], (member.tensor, member.axis)
+                if place not in moves:
+                    moves[place] = torch.arange(tensor.shape[member.axis])
+                moves[place][member.index] = member.index[permutation]
+        permuted = dict(tensors)
+        for (name, axis), order in moves.items():
+            permuted[name] = permuted[name].index_select(axis, order.to(permuted[name].device))
+        return permuted
+
+    def __str__(self) -> str:
+        lines = [f"{self.network}: {len(self.groups)} groups, {sum(g.size for g in self.groups):,} channels can move"]
+        for group in self.groups:
+            blocks = max(member.index.shape[1] for member in group.members)
+            parts = f" (in blocks of up to {blocks})" if blocks > 1 else ""
+            lines.append(f"  {group.name}: {group.size}{parts}, {len(group.members)} tensors")
+        lines.append(f"{len(self.fixed)} axes stay, in part or as a whole")
+        lines += [f"  {fixed.tensor}, axis {fixed.axis}: {fixed.positions} {fixed.reason}" for fixed in self.fixed]
+        return "\n".join(lines)
+
+
+def channel_groups(network: nn.Module, example_input: Tensor) -> ChannelGroups:
+    """Find the groups of channels that must move together.
+
+    The network computes the example in evaluation and in training mode, and every operation passes the labels of its
+    input's channels on. What an operation does not let move stays, with the reason in the report. Then every group is
+    permuted in a copy with random weights, in float64; a group that changes the output after all stays too.
+
+    Args:
+        network: stays untouched.
+        example_input: a batch that it takes; small is quick.
+
+    Example:
+        >>> network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 3))
+        >>> print(channel_groups(network, torch.zeros(2, 1, 8, 8)))
+        Sequential: 1 groups, 4 channels can move
+          0.weight: 4, 7 tensors
+        2 axes stay, in part or as a whole
+          3.weight, axis 0: 2 is an output of the network
+          3.bias, axis 0: 2 is an output of the network
+    """
+    labels = trace(network, example_input)
+    found = _groups(type(network).__name__, labels, _aliases(network))
+    generator = torch.Generator().manual_seed(1)
+    probe = example_input.double() + torch.randn(example_input.shape, dtype=torch.float64, generator=generator)
+    bad = _changing(found, random_copy(network), probe)
+    kept = tuple(group for group in found.groups if group not in bad)
+    rows = [
+        Fixed(m.tensor, m.axis, m.index.numel(), "changed the output when permuted") for g in bad for m in g.members
+    ]
+    return replace(found, groups=kept, fixed=(*found.fixed, *rows))
+
+
+def _changing(found: ChannelGroups, network: nn.Module, example_input: Tensor) -> list[ChannelGroup]:
+    """The groups that change what a network computes when they are permuted, by halving."""
+    tensors = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    expected = outputs_of_both_modes(network, example_input)
+    generator = torch.Generator().manual_seed(0)
+    orders = {group: _one_cycle(group.size, generator) for group in found.groups}
+
+    def changing(groups: tuple[ChannelGroup, ...]) -> list[ChannelGroup]:
+        network.load_state_dict(replace(found, groups=groups).permute(tensors, [orders[group] for group in groups]))
+        if largest_difference(outputs_of_both_modes(network, example_input), expected) <= TOLERANCE:
+            return []
+        if len(groups) == 1:
+            return list(groups)
+        half = len(groups) // 2
+        return changing(groups[:half]) + changing(groups[half:])
+
+    return changing(found.groups) if found.groups else []
+
+
+def _one_cycle(size: int, generator: torch.Generator) -> Tensor:
+    """A random permutation that leaves nothing in its place."""
+    ring, order = torch.randperm(size, generator=generator), torch.empty(size, dtype=torch.int64)
+    order[ring] = ring.roll(1)
+    return order
+
+
+def trace(network: nn.Module, example_input: Tensor) -> ChannelLabels:
+    """Follow the channels of a network through one pass in evaluation and one in training."""
+    network = copy_network(network)
+    labels = ChannelLabels({name: t for name, t in network.state_dict(keep_vars=True).items() if t.is_floating_point()})
+    with _Trace(labels):
+        outputs = outputs_of_both_modes(network, example_input)
+    for tensor in outputs:
+        labels.pin(labels.of(tensor), "is an output of the network")
+    for name in labels.raw:
+        axes = [axis for other, axis in labels.places if other == name]
+        for axis in axes if len(axes) > 1 else []:
+            labels.pin(labels.at(name, axis), "is both the weight of a layer and used otherwise")
+    return labels
+
+
+class _Trace(TorchDispatchMode):
+    """Runs every operation, then its rule."""
+
+    def __init__(self, labels: ChannelLabels) -> None:
+        super().__init__()
+        self.labels = labels
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        names = [argument.name for argument in func._schema.arguments]
+        call = Call(func, {**dict(zip(names, args, strict=False)), **(kwargs or {})}, out)
+        if call.inputs and call.outputs:
+            find_rule(call)(self.labels, call)
+        return out
+
+
+def _groups(network: str, labels: ChannelLabels, aliases: Mapping[str, Sequence[str]]) -> ChannelGroups:
+    """Classes of channels that can change places: those that occur alike in all places and sets."""
+    places = list(labels.places)
+    lengths = [len(labels.places[place]) for place in places]
+    # One entry per position of every place: which place, which position, which component owns it, and its kind.
+    place = np.repeat(np.arange(len(places)), lengths)
+    position = np.concatenate([np.arange(length) for length in lengths])
+    component = _components(labels)
+    owner = component[torch.cat([labels.places[p] for p in places]).numpy()]
+    reasons = ["has no other of its kind", *dict.fromkeys(reason for _, reason in labels.pins)]
+    reason = _reasons(labels, component, reasons)
+    kind = _kinds(labels, component, reason, place, owner)
+    order = np.lexsort((position, place, owner, kind))
+    groups: list[ChannelGroup] = []
+    fixed: list[Fixed] = []
+    for entries in np.split(order, np.flatnonzero(np.diff(kind[order])) + 1):
+        size, why = len(np.unique(owner[entries])), reason[owner[entries[0]]]
+        if size == 1 or why:
+            rows = zip(*np.unique(place[entries], return_counts=True), strict=True)
+            # A scale of length 1 has nothing to move.
+            fixed += [
+                Fixed(places[p][0], places[p][1], int(count), reasons[why]) for p, count in rows if lengths[p] > 1
+            ]
+            continue
+        columns = place[entries].reshape(size, -1)[0]
+        index = torch.from_numpy(position[entries].reshape(size, -1))
+        members = tuple(
+            Member(name, places[p][1], index[:, columns == p], places[p] in labels.readers)
+            for p in np.unique(columns)
+            for name in aliases[places[p][0]]
+        )
+        groups.append(ChannelGroup(places[columns[0]][0], size, members))
+    return ChannelGroups(network, tuple(groups), tuple(fixed))
+
+
+def _components(labels: ChannelLabels) -> np.ndarray:
+    """For every label, the number of the component of labels that move together."""
+    a = np.concatenate([np.empty(0, int), *(a.numpy() for a, _ in labels.links)])
+    b = np.concatenate([np.empty(0, int), *(b.numpy() for _, b in labels.links)])
+    links = coo_array((np.ones(len(a), bool), (a, b)), shape=(labels.count, labels.count))
+    return connected_components(links, directed=False)[1]
+
+
+def _reasons(labels: ChannelLabels, component: np.ndarray, reasons: Sequence[str]) -> np.ndarray:
+    """For every component, the index of the first reason why it stays, or 0."""
+    pinned = np.zeros(len(component), int)
+    number = {reason: n for n, reason in enumerate(reasons)}
+    for pins, reason in reversed(labels.pins):
+        pinned[component[pins.numpy()]] = number[reason]
+    return pinned
+
+
+def _kinds(
+    labels: ChannelLabels, component: np.ndarray, reason: np.ndarray, place: np.ndarray, owner: np.ndarray
+) -> np.ndarray:
+    """For every entry, the kind of its component: components of one kind occur equally often in all places and sets.
+
+    Kinds are told apart by sums of random 64-bit words, and numbered in the order in which they first occur.
+    """
+    words = np.random.default_rng(0)
+    signature = np.zeros(len(component), np.uint64)
+    for members in labels.sets.values():
+        np.add.at(signature, component[members.numpy()], words.integers(2**63, dtype=np.uint64))
+    np.add.at(signature, owner, words.integers(2**63, size=int(place.max()) + 1, dtype=np.uint64)[place])
+    # What stays is of one kind per reason.
+    signature = np.where(reason > 0, reason.astype(np.uint64), signature)
+    _, first, kind = np.unique(signature[owner], return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[kind]
+
+
+def _aliases(network: nn.Module) -> dict[str, list[str]]:
+    """All names of every tensor of the state dict, by its first."""
+    names: dict[int, list[str]] = {}
+    for name, tensor in network.state_dict(keep_vars=True).items():
+        names.setdefault(id(tensor), []).append(name)
+    return {same[0]: same for same in names.values()}
