@@ -31,11 +31,15 @@ def phase_handlers(
     handlers = [
         EpochSeedHandler(seed, dataset),
         ProgressBar(desc=name, persist=False),
-        StatsHandler(name=name, tag_name=f"{name} loss", output_transform=_loss),
+        StatsHandler(iteration_log=_last_of_epoch, epoch_log=False, tag_name=f"{name} loss", output_transform=_loss),
         TensorBoardStatsHandler(writer, tag_name=f"{name}/loss", output_transform=_loss),
         ResumeHandler(Path(output_dir, "checkpoints"), name),
     ]
     return [*handlers, CoefficientLogger(merged, writer)] if merged is not None else handlers
+
+
+def _last_of_epoch(engine: Any, iteration: int) -> bool:
+    return bool(iteration % engine.state.epoch_length == 0)
 
 
 def _loss(output: Mapping[str, torch.Tensor]) -> float:

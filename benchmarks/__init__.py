@@ -1,0 +1,1 @@
+"""The figures that the documentation quotes, each with the command that prints it."""
