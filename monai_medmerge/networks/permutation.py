@@ -36,6 +36,7 @@ class Member:
     Args:
         tensor: its name in the state dict.
         axis: the axis along which its channels lie.
+        length: of that axis.
         index: int64 (channel, block), the positions that belong to each channel of the group, in an order that
             corresponds between channels.
         reads: whether the tensor reads these channels rather than producing or scaling them.
@@ -43,6 +44,7 @@ class Member:
 
     tensor: str
     axis: int
+    length: int
     index: Int[Tensor, "channel block"]
     reads: bool = False
 
@@ -92,7 +94,8 @@ class ChannelGroups:
         """Put all channels into a new order; the network computes what it computed.
 
         Args:
-            tensors: a state dict, or a part of one.
+            tensors: a state dict, or a part of one. A tensor of another shape (a head for other classes) moves along
+                those axes that have the network's length.
             permutations: one per group: channel i of the result is channel ``permutation[i]`` of what is given.
 
         Returns:
@@ -101,12 +104,9 @@ class ChannelGroups:
         moves: dict[tuple[str, int], Tensor] = {}
         for group, permutation in zip(self.groups, permutations, strict=True):
             for member in group.members:
-                if member.tensor not in tensors:
-                    continue
-                tensor, place = tensors[member.tensor], (member.tensor, member.axis)
-                if place not in moves:
-                    moves[place] = torch.arange(tensor.shape[member.axis])
-                moves[place][member.index] = member.index[permutation]
+                if _length(tensors.get(member.tensor), member.axis) == member.length:
+                    order = moves.setdefault((member.tensor, member.axis), torch.arange(member.length))
+                    order[member.index] = member.index[permutation]
         permuted = dict(tensors)
         for (name, axis), order in moves.items():
             permuted[name] = permuted[name].index_select(axis, order.to(permuted[name].device))
@@ -121,6 +121,10 @@ class ChannelGroups:
         lines.append(f"{len(self.fixed)} axes stay, in part or as a whole")
         lines += [f"  {fixed.tensor}, axis {fixed.axis}: {fixed.positions} {fixed.reason}" for fixed in self.fixed]
         return "\n".join(lines)
+
+
+def _length(tensor: Tensor | None, axis: int) -> int | None:
+    return tensor.shape[axis] if tensor is not None and tensor.ndim > axis else None
 
 
 def channel_groups(network: nn.Module, example_input: Tensor) -> ChannelGroups:
@@ -241,7 +245,7 @@ def _groups(network: str, labels: ChannelLabels, aliases: Mapping[str, Sequence[
         columns = place[entries].reshape(size, -1)[0]
         index = torch.from_numpy(position[entries].reshape(size, -1))
         members = tuple(
-            Member(name, places[p][1], index[:, columns == p], places[p] in labels.readers)
+            Member(name, places[p][1], lengths[p], index[:, columns == p], places[p] in labels.readers)
             for p in np.unique(columns)
             for name in aliases[places[p][0]]
         )
