@@ -41,6 +41,25 @@ class Coefficients(nn.Module):
         return CONSTRAINTS[self.constraint].apply(self.free, self.anchor)
 
 
+class _WeightedSum(torch.autograd.Function):
+    """``sum over n of c[n, k] * S[n, k]``: the gradient goes to c alone, and keeps nothing of a source's size."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, layout: KernelLayout, *sources: Tensor) -> Tensor:
+        ctx.layout, ctx.sources, ctx.like = layout, sources, values
+        spread = [layout.spread(value, sources[0].ndim).to(sources[0].dtype) for value in values]
+        blended = spread[0] * sources[0]
+        for weight, source in zip(spread[1:], sources[1:], strict=True):
+            blended.addcmul_(weight, source)
+        return blended
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        slices = ctx.like.ndim == 3
+        found = [ctx.layout.collect(gradients[0], source, slices) for source in ctx.sources]
+        return torch.stack(found).to(ctx.like.dtype), None, *[None] * len(found)
+
+
 @dataclass(frozen=True)
 class MergeRecord:
     """What a merged network was made of; kept with it.
@@ -106,7 +125,7 @@ class KernelBlend(nn.Module):
             values = values.mean(2)
         if self.groups is not None:
             return values[:, self.groups]
-        return values.expand(-1, self.layout.kernels, *values.shape[2:])
+        return values if values.shape[1] == self.layout.kernels else values.expand(-1, self.layout.kernels)
 
     def forward(self, original: Tensor) -> Tensor:
         """The blended tensor.
@@ -114,14 +133,8 @@ class KernelBlend(nn.Module):
         Args:
             original: the trainable residual, or an empty tensor where there is none.
         """
-        values = self.per_kernel()
-        blended = original if self.residual else None
-        for value, source in zip(values, self.sources, strict=True):
-            weight = self.layout.spread(value, source.ndim).to(source.dtype)
-            blended = weight * source if blended is None else torch.addcmul(blended, weight, source)
-        if blended is None:
-            raise RuntimeError("a blend of no source")
-        return blended
+        blended: Tensor = _WeightedSum.apply(self.per_kernel(), self.layout, *self.sources)
+        return original + blended if self.residual else blended
 
     def right_inverse(self, value: Tensor) -> Tensor:
         """What `original` becomes when the parametrisation is registered: nothing learned yet."""

@@ -31,9 +31,8 @@ class Constraint(NamedTuple):
 class _DropSmallShares(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, shares: Tensor) -> Tensor:
-        kept = torch.where(shares < SMALLEST_SHARE, 0.0, shares)
-        # Where nothing was dropped, nothing is rescaled either: the shares stay the softmax's, bit for bit.
-        return torch.where((kept == shares).all(0), shares, kept / kept.sum(0))
+        kept = torch.threshold(shares, SMALLEST_SHARE, 0.0)
+        return kept / kept.sum(0)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ Modules and state dicts are walked, nothing is traced, so that this works on eve
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -59,6 +60,34 @@ class KernelLayout:
             values = self._slices(values[:, None].expand(-1, self.inputs))
             return values.reshape(*values.shape, *[1] * (ndim - 2))
         return values.reshape(*[1] * self.axis, -1, *[1] * (ndim - self.axis - 1))
+
+    def collect(self, products: Tensor, weights: Tensor, slices: bool) -> Tensor:
+        """The adjoint of `spread`: for each kernel, or slice, the sum of `products * weights` over its numbers.
+
+        Args:
+            products: of the tensor's shape.
+            weights: of the tensor's shape.
+            slices: whether to sum per slice instead of per kernel.
+
+        Returns:
+            (kernel,) or (kernel, input).
+
+        Example:
+            >>> KernelLayout(kernels=3, inputs=2).collect(torch.ones(3, 2, 4), torch.ones(3, 2, 4), slices=False)
+            tensor([8., 8., 8.])
+        """
+        if self.axis == 0 or products.ndim == 0:
+            shape = (self.kernels, self.inputs) if slices else (self.kernels,)
+            rows = math.prod(shape)
+            # As a batch of dot products nothing of the tensor's size is made in between.
+            return torch.bmm(products.reshape(rows, 1, -1), weights.reshape(rows, -1, 1)).reshape(shape)
+        terms = products * weights
+        if self.axis == 1 and (slices or self.groups > 1):
+            per_slice = terms.flatten(2).sum(2) if terms.ndim > 2 else terms
+            grouped = per_slice.reshape(self.groups, self.inputs, -1).transpose(1, 2)
+            table = grouped.reshape(self.kernels, self.inputs)
+            return table if slices else table.sum(1)
+        return terms.sum([axis for axis in range(terms.ndim) if axis != self.axis])
 
     def _slices(self, values: Tensor) -> Tensor:
         """(kernel, input) to the first two axes of the tensor."""
