@@ -24,6 +24,7 @@ from monai_medmerge.transforms.dicom_geometry import (
     stack_frames,
 )
 from monai_medmerge.transforms.dicom_headers import is_dicom
+from monai_medmerge.transforms.dicom_pixels import read_layout
 from monai_medmerge.transforms.dicom_repair import fill_gaps, straighten
 from monai_medmerge.transforms.dicom_series import Series, choose_series, code, hash_uid, list_series
 from monai_medmerge.transforms.dicom_values import Volume, find_units, read_volume
@@ -135,9 +136,11 @@ class DicomSeriesReader(ImageReader):
 
     def _read(self, paths: Sequence[Path]) -> tuple[Stack, Volume, dict[str, Any]]:
         series = choose_series(list_series(paths), **self.choice)
+        # Before anything is allocated for frames that a damaged header may count in billions.
+        layouts = {header.path: read_layout(header, self.max_bytes) for header in series.headers}
         frames = [frame for header in series.headers for frame in find_frames(header)]
         stack = stack_frames(frames, self.policies)
-        volume = read_volume(stack.frames, self.max_bytes, self.monochrome1)
+        volume = read_volume(stack.frames, layouts, self.max_bytes, self.monochrome1)
         meta = self._describe(series, stack.frames[0], volume)
         volume, stack = self._repair(volume, stack)
         return stack, volume, meta

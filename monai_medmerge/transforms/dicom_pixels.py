@@ -112,6 +112,8 @@ def read_layout(header: Header, max_bytes: int) -> Layout:
         raise DicomSeriesError("the highest bit to be BitsStored - 1", found, header.where)
     if (total := layout.frame_bytes * layout.frames) > max_bytes:
         raise DicomSeriesError(f"at most {max_bytes} bytes (max_bytes)", str(total), header.where)
+    if layout.frames > (size := header.path.stat().st_size):
+        raise DicomSeriesError("a byte for each frame at least", f"{layout.frames} in {size} bytes", header.where)
     return layout
 
 

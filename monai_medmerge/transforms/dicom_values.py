@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from pydicom.pixels import apply_modality_lut
 from monai_medmerge.errors import DicomSeriesError
 from monai_medmerge.transforms.dicom_geometry import Frame, group_item
 from monai_medmerge.transforms.dicom_headers import items, numbers
-from monai_medmerge.transforms.dicom_pixels import FrameSource, Layout, read_layout
+from monai_medmerge.transforms.dicom_pixels import FrameSource, Layout
 from monai_medmerge.transforms.foreign import guarded
 
 Array = NDArray[Any]
@@ -113,7 +113,7 @@ class Volume:
     mirror: float | None
 
 
-def read_volume(frames: Sequence[Frame], max_bytes: int, monochrome1: str) -> Volume:
+def read_volume(frames: Sequence[Frame], layouts: Mapping[Path, Layout], max_bytes: int, monochrome1: str) -> Volume:
     """Decode frames into one array of modality values.
 
     Integers stay integers where all slopes are one and all intercepts whole. Otherwise values are float32, and
@@ -121,6 +121,7 @@ def read_volume(frames: Sequence[Frame], max_bytes: int, monochrome1: str) -> Vo
 
     Args:
         frames: in the order of the volume's last axis.
+        layouts: how each of their files stores its pixels.
         max_bytes: the most that the decoded volume may take.
         monochrome1: "invert" makes bright what is high, v -> min + max - v over the values that can be stored,
             except where they are measurements (CT, PET, dose); "keep" never does.
@@ -128,7 +129,7 @@ def read_volume(frames: Sequence[Frame], max_bytes: int, monochrome1: str) -> Vo
     Raises:
         DicomSeriesError: pixel data is damaged, short, too large, or not of one kind in all frames.
     """
-    sources = {path: FrameSource(header, read_layout(header, max_bytes)) for path, header in _files(frames).items()}
+    sources = {path: FrameSource(header, layouts[path]) for path, header in _files(frames).items()}
     first = sources[frames[0].header.path]
     for source in sources.values():
         if source.layout.photometric != first.layout.photometric:

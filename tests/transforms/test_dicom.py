@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import warnings
 from pathlib import Path
@@ -9,24 +10,14 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
-from monai.data import DataLoader, Dataset, ITKReader
+from monai.data import DataLoader, Dataset
 from monai.transforms import LoadImaged
-from pydicom.data import get_testdata_file
+from pydicom.dataelem import RawDataElement
 from pydicom.pixels import apply_color_lut, apply_modality_lut
-from transforms.phantoms import (
-    SECRETS,
-    lookup_table,
-    new_dataset,
-    new_secondary_capture,
-    oblique,
-    save,
-    set_pixels,
-    voxels,
-    write_enhanced_ct,
-    write_series,
-)
+from transforms.phantoms import PATIENT, SECRETS, new_dataset, save, set_pixels, voxels, write_series
+from transforms.reading import read, read_with_itk
 
-from monai_medmerge.errors import DicomSeriesError, MedMergeError, SettingError
+from monai_medmerge.errors import DicomSeriesError, SettingError
 from monai_medmerge.transforms import DicomSeriesReader, list_series
 
 FILES = sorted((Path(pydicom.__file__).parent / "data/test_files").glob("*.dcm"))
@@ -58,18 +49,6 @@ REFUSED = {
 }
 
 
-def read(path, **arguments):
-    reader = DicomSeriesReader(**arguments)
-    return reader.get_data(reader.read(path))
-
-
-def read_with_itk(path):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        reader = ITKReader()
-        return reader.get_data(reader.read(path))
-
-
 def expected_values(dataset: pydicom.Dataset) -> np.ndarray:
     """pydicom's pixel data with palette, modality LUT or rescaling and dose scaling, in axes (x, y, z[, RGB])."""
     pixels = dataset.pixel_array
@@ -77,7 +56,7 @@ def expected_values(dataset: pydicom.Dataset) -> np.ndarray:
         pixels = apply_color_lut(pixels, dataset)
     elif dataset.SamplesPerPixel == 1:
         pixels = apply_modality_lut(pixels, dataset) * float(dataset.get("DoseGridScaling", 1))
-    color = pixels.shape[-1] == 3 and dataset.Columns != 3 or dataset.PhotometricInterpretation != "MONOCHROME2"
+    color = (pixels.shape[-1] == 3 and dataset.Columns != 3) or dataset.PhotometricInterpretation != "MONOCHROME2"
     if pixels.ndim == (3 if color else 2):
         pixels = pixels[None]
     return np.moveaxis(pixels, (0, 1, 2), (2, 1, 0))
@@ -122,14 +101,14 @@ def test_every_series_of_the_dicomdir_tests_is_read_like_itk_or_refused(folder):
     # Scouts and stacks of several orientations, each with a word of the reason.
     refused = {"CT2": "evenly spaced", "CT2N": "one orientation", "MR700": "one orientation", "MR2": "one orientation"}
     for series in list_series(folder):
-        try:
-            array, meta = read(folder, series_uid=series.digest)
-        except DicomSeriesError as error:
-            assert refused[folder.name] in str(error)
+        if folder.name in refused and len(series.headers) > 1:
+            with pytest.raises(DicomSeriesError, match=refused[folder.name]):
+                read(folder, series_uid=series.digest)
             continue
-        reader = ITKReader(series_name=series.uid)
-        files = [str(header.path) for header in series.headers]
-        itk_array, itk_meta = read_with_itk(folder) if len(list_series(folder)) == 1 else read_with_itk(files[0])
+        array, meta = read(folder, series_uid=series.digest)
+        # In a folder of several series only those of one file get this far.
+        alone = len(list_series(folder)) == 1
+        itk_array, itk_meta = read_with_itk(folder if alone else series.headers[0].path)
         np.testing.assert_allclose(array, itk_array, rtol=1e-6)
         np.testing.assert_allclose(meta["affine"], itk_meta["affine"], atol=1e-4)
 
@@ -146,3 +125,104 @@ def test_objects_without_pixels_and_folders_without_images_are_refused():
         read(tiny)
     with pytest.raises(DicomSeriesError, match="CT Image Storage without Rows"):
         read(tiny / "PT000000/ST000000/SE000000")
+
+
+@pytest.mark.parametrize("series", ["11-T1post-18670", "36468-FLAIRreg-58706", "../Study1/13_HCropVolume"])
+def test_real_series_equal_itk(series):
+    folder = real_study() / series
+    array, meta = read(folder)
+    itk_array, itk_meta = read_with_itk(folder)
+    np.testing.assert_array_equal(array, itk_array)
+    np.testing.assert_allclose(meta["affine"], itk_meta["affine"], atol=1e-4)
+
+
+def test_two_real_series_in_one_folder_are_refused_without_a_choice_and_right_with_one(tmp_path):
+    folders = [real_study() / name for name in ("11-T1post-18670", "36468-FLAIRreg-58706")]
+    for folder in folders:
+        for path in folder.iterdir():
+            (tmp_path / f"{folder.name}-{path.name}").symlink_to(path)
+    with pytest.raises(DicomSeriesError, match="expected one series, found 2"):
+        read(tmp_path)
+    for folder, description in zip(folders, ("t1|post", "flair"), strict=True):
+        expected, meta = read(folder)
+        array, chosen = read(tmp_path, description=description)
+        np.testing.assert_array_equal(array, expected)
+        np.testing.assert_array_equal(chosen["affine"], meta["affine"])
+
+
+def real_study() -> Path:
+    if not os.environ.get("MEDMERGE_DATA"):
+        pytest.skip("MEDMERGE_DATA does not name a folder of real series")
+    return Path(os.environ["MEDMERGE_DATA"]) / "dicom/Study3"
+
+
+def test_load_imaged_takes_the_reader_by_its_dotted_path_and_never_falls_back(tmp_path):
+    write_series(tmp_path / "good", voxels())
+    write_series(tmp_path / "bad", voxels(), origin=(0, 0, 0))
+    next((tmp_path / "bad").iterdir()).write_bytes(b"no DICOM")
+    load = LoadImaged(keys="image", reader="monai_medmerge.transforms.DicomSeriesReader", ensure_channel_first=True)
+    image = load({"image": str(tmp_path / "good")})["image"]
+    assert image.shape == (1, 10, 8, 6)
+    np.testing.assert_array_equal(image[0].numpy(), voxels().T.astype(np.float32) - 1024)
+    with pytest.raises(DicomSeriesError, match="as its suffix says"):
+        load({"image": str(tmp_path / "bad")})
+
+
+def test_images_of_different_kinds_collate_in_one_batch(tmp_path):
+    write_series(tmp_path / "a", voxels(seed=1))
+    write_series(tmp_path / "b", voxels(seed=2), WindowCenter=[40, 50], WindowWidth=[400, 500])
+    load = LoadImaged(keys="image", reader="monai_medmerge.transforms.DicomSeriesReader")
+    data = Dataset([{"image": str(tmp_path / name)} for name in "ab"], load)
+    batch = next(iter(DataLoader(data, batch_size=2)))["image"]
+    assert batch.shape == (2, 10, 8, 6)
+    assert batch.meta["voi"][1] != batch.meta["voi"][0]
+
+
+def test_nothing_of_the_patient_leaves_the_reader(tmp_path, caplog, capsys, recwarn):
+    """A planted name, id and dates are in no metadata, error, warning, log or output, even of damaged files."""
+    damaged = ("PixelSpacing", "RescaleSlope", "WindowCenter", "PhotometricInterpretation", "SOPClassUID", "Rows")
+    texts = {"RescaleType": PATIENT, "SeriesDescription": PATIENT, "WindowCenter": 1, "WindowWidth": 9}
+    paths = write_series(tmp_path / "series", voxels(), **texts)
+    for keyword in damaged:
+        dataset = pydicom.dcmread(paths[0])
+        raw = PATIENT.encode() + b" "
+        dataset[keyword] = RawDataElement(dataset[keyword].tag, "LO", len(raw), raw, 0, False, True, True)
+        save(dataset, tmp_path / f"{keyword}.dcm")
+
+    caplog.set_level(logging.DEBUG)
+    caplog.clear()
+    recwarn.clear()
+    warnings.simplefilter("always")
+    _, meta = read(tmp_path / "series", salt="s")
+    said = [repr(meta)]
+    for keyword in damaged:
+        path = tmp_path / f"{keyword}.dcm"
+        if keyword == "SOPClassUID":
+            said.append(repr(read(path)))
+            continue
+        with pytest.raises(DicomSeriesError, match=keyword) as error:
+            read(path)
+        said.append(repr([error.value, error.value.__context__, error.value.__cause__]))
+    said += [record.getMessage() for record in caplog.records] + [str(warning.message) for warning in recwarn]
+    said += list(capsys.readouterr())
+    for secret in SECRETS:
+        assert not any(secret in text for text in said), secret
+    assert {"series_hash", "study_hash"} <= meta.keys()
+
+
+def test_settings_that_are_not_understood_are_refused():
+    with pytest.raises(SettingError, match="gap, duplicate, tilt"):
+        DicomSeriesReader(policies={"gaps": "warn"})
+    with pytest.raises(SettingError, match="error, repair"):
+        DicomSeriesReader(policies={"duplicate": "warn"})
+    with pytest.raises(SettingError, match="monochrome1"):
+        DicomSeriesReader(monochrome1="flip")
+
+
+def test_a_huge_image_is_refused_before_anything_is_allocated(tmp_path):
+    dataset = new_dataset()
+    set_pixels(dataset, voxels()[0])
+    dataset.Rows = dataset.Columns = 65535
+    dataset.NumberOfFrames = 2**30
+    with pytest.raises(DicomSeriesError, match="max_bytes"):
+        read(save(dataset, tmp_path / "huge.dcm"))
