@@ -1,0 +1,152 @@
+"""The silent errors of common readers, each as a real file with known values: right, or refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.pixels import apply_color_lut, apply_modality_lut
+from pydicom.uid import ComputedRadiographyImageStorage, RLELossless, RTDoseStorage
+from transforms.phantoms import (
+    lookup_table,
+    new_dataset,
+    new_secondary_capture,
+    save,
+    set_pixels,
+    voxels,
+    write_enhanced_ct,
+    write_series,
+)
+from transforms.reading import read, read_with_itk
+
+from monai_medmerge.errors import DicomSeriesError
+
+
+def radiograph(photometric):
+    dataset = new_dataset(ComputedRadiographyImageStorage, "CR")
+    set_pixels(dataset, voxels()[0], photometric, stored=12)
+    dataset.PixelSpacing = [0.2, 0.1]
+    return dataset
+
+
+def test_monochrome1_radiographs_are_inverted_over_the_stored_bits(tmp_path):
+    array, meta = read(save(radiograph("MONOCHROME1"), tmp_path / "a.dcm"))
+    np.testing.assert_array_equal(array[..., 0], 4095 - voxels()[0].T)
+    assert meta["photometric_interpretation"] == "MONOCHROME2"
+    kept, meta = read(tmp_path / "a.dcm", monochrome1="keep")
+    np.testing.assert_array_equal(kept[..., 0], voxels()[0].T)
+    assert meta["photometric_interpretation"] == "MONOCHROME1"
+
+
+def test_monochrome1_leaves_hounsfield_units_alone(tmp_path):
+    write_series(tmp_path, voxels(), PhotometricInterpretation="MONOCHROME1")
+    array, meta = read(tmp_path)
+    np.testing.assert_array_equal(array, voxels().T.astype(int) - 1024)
+    assert (meta["photometric_interpretation"], meta["units"]) == ("MONOCHROME1", "HU")
+
+
+def test_an_enhanced_ct_with_shuffled_frames_is_ordered_and_rescaled_frame_by_frame(tmp_path):
+    volume, slopes, intercepts = voxels(), [1, 2, 0.5, 1, 3, 1.5], [-1024, 0, 10, -5, 7, 100]
+    path = write_enhanced_ct(tmp_path / "enhanced.dcm", volume, [3, 0, 5, 1, 4, 2], slopes, intercepts)
+    array, meta = read(path)
+    expected = volume * np.reshape(slopes, (6, 1, 1)) + np.reshape(intercepts, (6, 1, 1))
+    np.testing.assert_allclose(array, expected.T, rtol=1e-6)
+    affine = [[-0.6, 0, 0, 20], [0, -0.8, 0, 30], [0, 0, 3, 40], [0, 0, 0, 1]]
+    np.testing.assert_allclose(meta["affine"], affine, atol=1e-9)
+
+
+def test_an_enhanced_ct_that_lacks_a_frame_is_refused(tmp_path):
+    path = write_enhanced_ct(tmp_path / "enhanced.dcm", voxels(), [0, 1, 2, 4, 5], [1] * 6, [0] * 6)
+    with pytest.raises(DicomSeriesError, match="missing slice"):
+        read(path)
+
+
+def test_multi_frame_axes_are_those_of_itk(tmp_path):
+    path = save(new_secondary_capture(voxels(), "MONOCHROME2"), tmp_path / "cine.dcm")
+    array, meta = read(path)
+    itk_array, itk_meta = read_with_itk(path)
+    np.testing.assert_array_equal(array, itk_array)
+    np.testing.assert_allclose(meta["affine"], itk_meta["affine"])
+
+
+def test_multi_frame_with_a_place_but_none_for_each_frame_is_refused(tmp_path):
+    dataset = new_secondary_capture(voxels(), "MONOCHROME2", ImagePositionPatient=[0, 0, 0])
+    dataset.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+    path = save(dataset, tmp_path / "stack.dcm")
+    with pytest.raises(DicomSeriesError, match="orientation for each frame"):
+        read(path)
+    with pytest.warns(UserWarning, match="their order in the file is kept"):
+        read(path, policies={"unlocated": "warn"})
+
+
+def test_a_modality_table_is_applied_as_pydicom_applies_it(tmp_path):
+    dataset = radiograph("MONOCHROME2")
+    table = (np.arange(4096) ** 2 // 300).astype(np.uint16)
+    dataset.ModalityLUTSequence = [lookup_table("ModalityLUTSequence", 0, table)]
+    path = save(dataset, tmp_path / "a.dcm")
+    expected = apply_modality_lut(dataset.pixel_array, pydicom.dcmread(path))
+    np.testing.assert_array_equal(expected, table[voxels()[0]])
+    np.testing.assert_array_equal(read(path)[0][..., 0], expected.T)
+
+
+def test_a_palette_becomes_rgb_as_pydicom_makes_it(tmp_path):
+    dataset = new_secondary_capture(voxels(high=256)[0].astype(np.uint8), "PALETTE COLOR")
+    for i, color in enumerate(("Red", "Green", "Blue")):
+        dataset.add_new(f"{color}PaletteColorLookupTableDescriptor", "US", [256, 0, 8])
+        table = np.random.default_rng(i).permutation(256).astype(np.uint8)
+        dataset.add_new(f"{color}PaletteColorLookupTableData", "OW", table.tobytes())
+    path = save(dataset, tmp_path / "a.dcm")
+    array, meta = read(path)
+    expected = apply_color_lut(dataset.pixel_array, pydicom.dcmread(path))
+    np.testing.assert_array_equal(array[:, :, 0], expected.transpose(1, 0, 2))
+    assert meta["original_channel_dim"] == -1
+
+
+@pytest.mark.parametrize("offsets", [[0.0, 3, 6, 9, 12, 15], [15.0, 12, 9, 6, 3, 0]])
+def test_dose_is_scaled_and_its_frames_are_placed(tmp_path, offsets):
+    dataset = new_dataset(RTDoseStorage, "RTDOSE")
+    set_pixels(dataset, voxels().astype(np.uint32))
+    dataset.ImagePositionPatient, dataset.ImageOrientationPatient = [1, 2, 3], [1, 0, 0, 0, 1, 0]
+    dataset.PixelSpacing, dataset.GridFrameOffsetVector = [2, 2], [x - offsets[0] for x in offsets]
+    dataset.DoseGridScaling, dataset.DoseUnits = 1e-4, "GY"
+    array, meta = read(save(dataset, tmp_path / "dose.dcm"))
+    volume = voxels() if offsets[0] == 0 else voxels()[::-1]
+    np.testing.assert_allclose(array, volume.T * 1e-4)
+    assert meta["units"] == "GY"
+    assert meta["affine"][2, 2] == 3
+    assert meta["affine"][2, 3] == (3 if offsets[0] == 0 else -12)
+
+
+def test_pixel_data_of_another_length_than_the_header_says_is_refused(tmp_path):
+    dataset = radiograph("MONOCHROME2")
+    path = save(dataset, tmp_path / "a.dcm")
+    path.write_bytes(path.read_bytes()[:-8])
+    with pytest.raises(DicomSeriesError, match="160 bytes of Pixel Data, found 152"):
+        read(path)
+    dataset.PixelData *= 2
+    with pytest.raises(DicomSeriesError, match="Pixel Data for 2"):
+        read(save(dataset, path))
+
+
+def test_overlays_in_unused_bits_are_no_part_of_the_values(tmp_path):
+    dataset = radiograph("MONOCHROME2")
+    dataset.PixelData = (voxels()[0] | 0x8000).tobytes()
+    np.testing.assert_array_equal(read(save(dataset, tmp_path / "a.dcm"))[0][..., 0], voxels()[0].T)
+
+
+def test_signed_values_of_twelve_bits_keep_their_sign(tmp_path):
+    dataset = radiograph("MONOCHROME2")
+    dataset.PixelRepresentation = 1
+    values = voxels()[0].astype(np.int16) - 2048
+    dataset.PixelData = (values & 0x0FFF).astype(np.uint16).tobytes()
+    np.testing.assert_array_equal(read(save(dataset, tmp_path / "a.dcm"))[0][..., 0], values.T)
+
+
+def test_compression_does_not_change_a_series(tmp_path):
+    paths = write_series(tmp_path, voxels())
+    plain, _ = read(tmp_path)
+    for path in paths:
+        dataset = pydicom.dcmread(path)
+        dataset.compress(RLELossless, generate_instance_uid=False)
+        dataset.save_as(path)
+    np.testing.assert_array_equal(read(tmp_path)[0], plain)
