@@ -42,7 +42,7 @@ def list_images(folder: str | os.PathLike[str]) -> list[dict[str, str]]:
     return [{"image": str(path), "file": str(path.relative_to(root))} for path in images]
 
 
-class ReadableImages(IterableDataset):  # type: ignore[misc]
+class ReadableImages(IterableDataset):
     """Images of a list as a transform makes them, one after the other; those it cannot read are named and passed over.
 
     To be loaded in the process of the engine (`num_workers=0`), so that `failures` is known there.

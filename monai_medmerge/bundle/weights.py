@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Sequence
+from pathlib import Path
 
 from torch import nn
 
@@ -28,7 +28,7 @@ def log_match(network: nn.Module, sources: Sequence[Source]) -> None:
     logger.info("Sources fit:\n%s", report.table(problems_only=True))
 
 
-def load_weights(network: nn.Module, path: str | os.PathLike[str]) -> None:
+def load_weights(network: nn.Module, path: str | Path) -> None:
     """Load a checkpoint of weights into a network, every tensor of it and no other.
 
     Args:

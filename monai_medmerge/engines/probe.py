@@ -74,7 +74,7 @@ class LinearProbeTrainer(PhaseTrainer):
                 parameter.requires_grad_(True)
 
 
-class EvaluationInferer(SimpleInferer):  # type: ignore[misc]
+class EvaluationInferer(SimpleInferer):
     """Run the network in evaluation, although MONAI's trainer has just put it in training.
 
     Batch-norm then normalises by its running statistics and does not move them, and dropout is off.

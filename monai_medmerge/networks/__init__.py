@@ -5,4 +5,13 @@ from monai_medmerge.networks.blend import MergeRecord
 from monai_medmerge.networks.merge import blends, coefficients, fold, merge, merge_record
 from monai_medmerge.networks.penalty import coefficient_penalty
 
-__all__ = ["MergeRecord", "blends", "coefficient_penalty", "coefficients", "fold", "merge", "merge_record", "recalibrate"]
+__all__ = [
+    "MergeRecord",
+    "blends",
+    "coefficient_penalty",
+    "coefficients",
+    "fold",
+    "merge",
+    "merge_record",
+    "recalibrate",
+]

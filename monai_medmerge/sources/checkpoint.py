@@ -71,7 +71,7 @@ class Source:
         for name in sorted(self.tensors):
             tensor = self.tensors[name]
             digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
-            digest.update(tensor.contiguous().cpu().reshape(-1).view(torch.uint8).numpy())
+            digest.update(tensor.contiguous().cpu().reshape(-1).view(torch.uint8).numpy().data)
         return digest.hexdigest()
 
     @classmethod
