@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,8 @@ from matplotlib.figure import Figure
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from monai_medmerge.evaluation.barrier import LossLine
 
 # Okabe and Ito's palette: told apart with any kind of colour vision.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
@@ -44,4 +47,26 @@ def contributions_plot(frame: pd.DataFrame, path: Path) -> None:
     axes.set_xlabel("layer, from input to output")
     axes.axhline(1 / len(sources), color="black", linewidth=0.8, linestyle=":", label="equal shares")
     figure.legend(loc="outside upper right", ncols=len(sources) + 1, fontsize=8, frameon=False)
+    figure.savefig(path, dpi=120)
+
+
+def barrier_plot(lines: Sequence[LossLine], path: Path) -> None:
+    """Loss and accuracy on the line between two networks, raw, aligned and recalibrated.
+
+    Args:
+        lines: from `barrier`.
+        path: where the PNG goes.
+    """
+    figure = Figure(figsize=(9.0, 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    loss, accuracy = figure.subplots(1, 2)
+    for line, colour, marker in zip(lines, COLOURS, "osD^vP", strict=False):
+        loss.plot(line.positions, line.loss, color=colour, marker=marker, label=f"{line.name}: {line.barrier:+.3f}")
+        lacking = f"{line.name}: {-100 * line.accuracy_barrier:+.1f}"
+        accuracy.plot(line.positions, [100 * a for a in line.accuracy], color=colour, marker=marker, label=lacking)
+    loss.set(ylabel="cross-entropy", title="Loss", yscale="log")
+    accuracy.set(ylabel="right answers, %", title="Accuracy")
+    for axes in (loss, accuracy):
+        axes.set_xlabel("position between the two networks")
+        axes.legend(title="midpoint against mean of the ends", fontsize=8, title_fontsize=8, frameon=False)
     figure.savefig(path, dpi=120)

@@ -119,12 +119,22 @@ def _record(by: str, groups: ChannelGroups, found: Assignment) -> dict[str, Any]
 def _loaded(network: nn.Module, source: Source) -> nn.Module:
     """A copy of the network with what the source has for it."""
     copied = copy_network(network)
-    copied.load_state_dict(_filled(copied, source))
+    copied.load_state_dict(filled_state(copied, source))
     return copied
 
 
-def _filled(network: nn.Module, source: Source) -> dict[str, Tensor]:
-    """The network's state dict with the source's tensors where they fit."""
+def filled_state(network: nn.Module, source: Source) -> dict[str, Tensor]:
+    """A network's state dict with the source's tensors where they fit.
+
+    Args:
+        network: gives what the source lacks.
+        source: under the network's names.
+
+    Example:
+        >>> layer = nn.Linear(2, 1)
+        >>> filled_state(layer, Source("a", {"bias": torch.tensor([7.0])}))["bias"]
+        tensor([7.])
+    """
     own = network.state_dict()
     fitting = {n: t for n, t in source.tensors.items() if n in own and own[n].shape == t.shape}
     return {**{name: tensor.clone() for name, tensor in own.items()}, **fitting}
@@ -136,7 +146,7 @@ def _check_same(
     """Compare a source with its permuted self, in evaluation and float64."""
     copied = copy_network(network).double()
     outputs = []
-    tensors = _filled(copied, source)
+    tensors = filled_state(copied, source)
     for state in (tensors, groups.permute(tensors, orders)):
         copied.load_state_dict(state)
         outputs.append(outputs_of_both_modes(copied, example_input.double(), modes=(False,)))
