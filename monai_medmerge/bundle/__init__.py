@@ -2,6 +2,7 @@
 
 from monai_medmerge.bundle.budget import label_budget
 from monai_medmerge.bundle.datasets import load_datalist, prepare_medmnist, write_images
+from monai_medmerge.bundle.distributed import check_ranks_agree, start_distributed, stop_distributed
 from monai_medmerge.bundle.inference import ReadableImages, list_images
 from monai_medmerge.bundle.outcome import Outcome
 from monai_medmerge.bundle.outputs import save_weights, whole_file, write_json
@@ -11,6 +12,7 @@ from monai_medmerge.bundle.weights import load_weights, log_match
 __all__ = [
     "Outcome",
     "ReadableImages",
+    "check_ranks_agree",
     "label_budget",
     "list_images",
     "load_datalist",
@@ -19,6 +21,8 @@ __all__ = [
     "phase_handlers",
     "prepare_medmnist",
     "save_weights",
+    "start_distributed",
+    "stop_distributed",
     "whole_file",
     "write_images",
     "write_json",

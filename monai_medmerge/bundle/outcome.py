@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import ignite
+import ignite.distributed as idist
 import monai
 import torch
 from torch import nn
@@ -74,7 +75,11 @@ class Outcome:
         Args:
             network: the final, plain network.
             merged: the network it was folded from.
+
+        In a distributed run the first rank writes.
         """
+        if idist.get_rank() > 0:
+            return
         record = merge_record(merged)
         save_weights(self.output_dir / "model.pt", network)
         write_json(

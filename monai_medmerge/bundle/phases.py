@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import ignite.distributed as idist
 import torch
 from ignite.handlers import ProgressBar
 from monai.handlers import StatsHandler, TensorBoardStatsHandler
@@ -20,6 +21,8 @@ def phase_handlers(
 ) -> list[Any]:
     """Seeds per epoch, progress bar, statistics in the log and in TensorBoard, and checkpoints to resume from.
 
+    In a distributed run only the first rank shows and logs.
+
     Args:
         name: of the phase: tag in TensorBoard and prefix of its checkpoints.
         output_dir: events go to its `events`, checkpoints to its `checkpoints`.
@@ -27,15 +30,16 @@ def phase_handlers(
         dataset: whose random transforms are seeded for every epoch.
         merged: the merged network while its coefficients are learned, to log what is taken from whom.
     """
+    kept = [EpochSeedHandler(seed, dataset), ResumeHandler(Path(output_dir, "checkpoints"), name)]
+    if idist.get_rank() > 0:
+        return kept
     writer = SummaryWriter(str(Path(output_dir, "events")))
     handlers = [
-        EpochSeedHandler(seed, dataset),
         ProgressBar(desc=name, persist=False),
         StatsHandler(iteration_log=_last_of_epoch, epoch_log=False, tag_name=f"{name} loss", output_transform=_loss),
         TensorBoardStatsHandler(writer, tag_name=f"{name}/loss", output_transform=_loss),
-        ResumeHandler(Path(output_dir, "checkpoints"), name),
     ]
-    return [*handlers, CoefficientLogger(merged, writer)] if merged is not None else handlers
+    return [*kept, *handlers, *([CoefficientLogger(merged, writer)] if merged is not None else [])]
 
 
 def _last_of_epoch(engine: Any, iteration: int) -> bool:

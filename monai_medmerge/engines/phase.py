@@ -9,6 +9,7 @@ import torch
 from monai.engines import SupervisedTrainer
 from monai.handlers import LrScheduleHandler
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from monai_medmerge.errors import ResumeError, SettingError
 
@@ -49,7 +50,8 @@ class PhaseTrainer(SupervisedTrainer):
     """A MONAI `SupervisedTrainer` that brings its optimizer and schedule and can say what its state is.
 
     AdamW, each group with its own rate, all falling to nothing on a half cosine over the epochs. What a checkpoint
-    needs is in `resumable`; `ResumeHandler` saves and restores it.
+    needs is in `resumable`; `ResumeHandler` saves and restores it. Where `torch.distributed` is initialised, the
+    network is wrapped for the run; frozen sources are neither parameters nor buffers, so nothing of them is sent.
 
     Args:
         network: to be trained; put on the device.
@@ -61,6 +63,8 @@ class PhaseTrainer(SupervisedTrainer):
         weight_decay: of AdamW.
         facts: what a resumed run must share beside epochs and rates, in plain types.
         train_handlers: MONAI or ignite handlers.
+        find_unused_parameters: as of DistributedDataParallel, in a distributed run, for networks that own weights
+            which their forward pass does not use.
         kwargs: further arguments of `SupervisedTrainer` (inferer, prepare_batch, amp, metrics ...).
 
     Raises:
@@ -78,6 +82,7 @@ class PhaseTrainer(SupervisedTrainer):
         weight_decay: float = 0.0,
         facts: Mapping[str, Any] | None = None,
         train_handlers: Sequence[Any] | None = None,
+        find_unused_parameters: bool = False,
         **kwargs: Any,
     ) -> None:
         groups = [group for group in groups if group["params"]]
@@ -89,6 +94,8 @@ class PhaseTrainer(SupervisedTrainer):
         self.scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(max_epochs, 1))
         rates = [float(group["lr"]) for group in groups]
         self.record = Record({"phase": type(self).__name__, "epochs": max_epochs, "rates": rates, **(facts or {})})
+        self.plain_network = network
+        self.find_unused_parameters = find_unused_parameters
         # The schedule comes first, so that a checkpoint of the same event holds the rate of the next epoch.
         schedule = LrScheduleHandler(self.scheduler, print_lr=False)
         super().__init__(
@@ -105,8 +112,24 @@ class PhaseTrainer(SupervisedTrainer):
 
     def run(self) -> None:
         """Train for the epochs that are left; a phase of no epochs does nothing."""
-        if self.state.max_epochs > 0:
+        if self.state.max_epochs < 1:
+            return
+        # Note [Wrapped only while it runs]
+        # DistributedDataParallel registers what takes a gradient when it wraps, and phases differ in that; and a
+        # process that exits with a live one may abort. So each phase wraps for itself and drops the wrapper at its end.
+        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+        if distributed:
+            self.network = DistributedDataParallel(
+                self.plain_network, find_unused_parameters=self.find_unused_parameters
+            )
+        try:
             super().run()
+        finally:
+            self.network = self.plain_network
+        if distributed:
+            # The wrapper shares buffers before each step; what the last step did to running statistics differs.
+            for buffer in self.plain_network.buffers():
+                torch.distributed.broadcast(buffer, src=0)
 
     @property
     def parameters(self) -> list[nn.Parameter]:
@@ -118,7 +141,7 @@ class PhaseTrainer(SupervisedTrainer):
         """Everything with a state, by the name it has in a checkpoint; the record is checked before all else."""
         return {
             "record": self.record,
-            "network": self.network,
+            "network": self.plain_network,
             "optimizer": self.optimizer,
             "scheduler": self.scheduler,
             "trainer": self,

@@ -64,7 +64,7 @@ class LinearProbeTrainer(PhaseTrainer):
 
     def run(self) -> None:
         """Train, with everything but the head frozen meanwhile."""
-        frozen = [p for p in self.network.parameters() if p.requires_grad and id(p) not in self._head]
+        frozen = [p for p in self.plain_network.parameters() if p.requires_grad and id(p) not in self._head]
         for parameter in frozen:
             parameter.requires_grad_(False)
         try:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import ignite.distributed as idist
 import torch
 from ignite.engine import Engine, Events
 from monai.handlers import CheckpointSaver
@@ -22,7 +23,7 @@ class ResumeHandler:
     """MONAI's `CheckpointSaver` each epoch, and at the start what it saved last.
 
     Two checkpoints are kept: a run that is killed while it writes finds the one before. A file whose bytes do not
-    agree with their checksums is put aside, never loaded.
+    agree with their checksums is put aside, never loaded. In a distributed run the first rank saves, and all load.
 
     Args:
         save_dir: folder of this phase's checkpoints.
@@ -61,10 +62,12 @@ class ResumeHandler:
         logger.info("Resumed from %s, epoch %d of %d", path.name, engine.state.epoch, engine.state.max_epochs)
 
     def _attach_saver(self, engine: Engine) -> None:
+        if idist.get_rank() > 0:
+            return
         objects = self._objects(engine)
-        CheckpointSaver(
-            str(self.save_dir), dict(objects), file_prefix=self.name, save_interval=1, n_saved=2
-        ).attach(engine)
+        CheckpointSaver(str(self.save_dir), dict(objects), file_prefix=self.name, save_interval=1, n_saved=2).attach(
+            engine
+        )
 
     def _objects(self, engine: Any) -> Mapping[str, Any]:
         return self.save_dict if self.save_dict is not None else engine.resumable
@@ -77,7 +80,8 @@ class ResumeHandler:
                 check_archive(path)
             except ValueError as error:
                 logger.warning("Put aside a partial checkpoint: %s", error)
-                path.rename(path.with_suffix(".pt.damaged"))
+                if idist.get_rank() == 0:
+                    path.rename(path.with_suffix(".pt.damaged"))
             else:
                 return path
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import ignite.distributed as idist
 import numpy as np
 from ignite.engine import Engine, Events
 from monai.data import set_rnd
@@ -30,8 +31,9 @@ class EpochSeedHandler:
 
     def __call__(self, engine: Engine) -> None:
         """Seed for the epoch that starts."""
-        # SeedSequence mixes, so that neighbouring seeds and epochs share nothing.
-        seed = int(np.random.SeedSequence([self.seed, engine.state.epoch]).generate_state(1)[0])
+        # SeedSequence mixes, so that neighbouring seeds, epochs and ranks share nothing.
+        parts = [self.seed, engine.state.epoch, idist.get_rank()]
+        seed = int(np.random.SeedSequence(parts).generate_state(1)[0])
         set_determinism(seed=seed)
         if self.dataset is not None:
             set_rnd(self.dataset, seed=seed)
