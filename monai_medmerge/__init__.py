@@ -20,7 +20,7 @@ from monai_medmerge.errors import (
     SettingError,
     UnsafeCheckpointError,
 )
-from monai_medmerge.networks import coefficients, fold, merge, recalibrate
+from monai_medmerge.networks import align, coefficients, fold, merge, recalibrate
 from monai_medmerge.sources import MatchReport, Source, match
 
 __version__ = "0.1.0"
@@ -36,6 +36,7 @@ __all__ = [
     "SettingError",
     "Source",
     "UnsafeCheckpointError",
+    "align",
     "coefficients",
     "fold",
     "match",

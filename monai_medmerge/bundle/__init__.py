@@ -1,5 +1,6 @@
 """What the configurations of bundles call."""
 
+from monai_medmerge.bundle.alignment import align_sources
 from monai_medmerge.bundle.budget import label_budget
 from monai_medmerge.bundle.datasets import load_datalist, prepare_medmnist, write_images
 from monai_medmerge.bundle.distributed import check_ranks_agree, start_distributed, stop_distributed
@@ -12,6 +13,7 @@ from monai_medmerge.bundle.weights import load_weights, log_match
 __all__ = [
     "Outcome",
     "ReadableImages",
+    "align_sources",
     "check_ranks_agree",
     "label_budget",
     "list_images",

@@ -19,6 +19,7 @@ from monai_medmerge.bundle.outputs import save_weights, whole_file, write_json
 from monai_medmerge.engines import PhaseTrainer, weights_sha256
 from monai_medmerge.evaluation import bootstrap_interval, contributions, contributions_plot, macro_f1, predict
 from monai_medmerge.networks import coefficients, merge_record
+from monai_medmerge.sources import Source
 
 logger = logging.getLogger(__name__)
 
@@ -69,12 +70,13 @@ class Outcome:
         }
         logger.info("%s: macro F1 %.3f", stage, self.stages[stage]["macro_f1"])
 
-    def write(self, network: nn.Module, merged: nn.Module) -> None:
+    def write(self, network: nn.Module, merged: nn.Module, sources: Sequence[Source] = ()) -> None:
         """Write `model.pt`, `metrics.json`, `timings.json` and `contributions.png`.
 
         Args:
             network: the final, plain network.
             merged: the network it was folded from.
+            sources: what was merged, for where it came from and what was done to it.
 
         In a distributed run the first rank writes.
         """
@@ -88,6 +90,7 @@ class Outcome:
                 "stages": self.stages,
                 "class_names": self.class_names,
                 "sources": dict(zip(record.sources, record.sha256, strict=True)),
+                "provenance": {source.name: dict(source.provenance) for source in sources},
                 "granularity": record.granularity,
                 "constraint": record.constraint,
                 "weights_sha256": weights_sha256(network),
