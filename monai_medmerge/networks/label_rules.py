@@ -99,10 +99,10 @@ def pointwise(labels: ChannelLabels, call: Call) -> None:
             same_for_all = all(spread[axis] for axis in range(out.ndim) if varying[axis])
             if same_for_all and not x.any():
                 continue
-            if any(varying[axis] and spread[axis] and out.shape[axis] > 1 for axis in range(out.ndim)):
+            if same_for_all and x.numel() == 1 and any(varying):
                 labels.pin(x, f"acts on other channels ({call.name})")
-                if same_for_all and x.numel() == 1:
-                    continue
+                continue
+            # Else a label that is spread over others joins them to a block.
             if chosen is not None:
                 labels.link(chosen, x, f"is combined with what stays ({call.name})")
             if chosen is None or x.numel() < chosen.numel():
@@ -242,7 +242,7 @@ def _symmetric(labels: ChannelLabels, tensor: Tensor, axes: list[int]) -> Tensor
     return no_labels(x.ndim)
 
 
-@rule("_softmax", "_log_softmax")
+@rule("_softmax", "_log_softmax", "_safe_softmax")
 def softmax(labels: ChannelLabels, call: Call) -> None:
     """Normalised along one axis, in which order does not matter."""
     source = call.inputs[0]

@@ -62,6 +62,11 @@ class ChannelLabels:
             self.readers.add(place)
         return self.places[place]
 
+    def unreached(self) -> list[Place]:
+        """Axes of the tensors that no operation has used."""
+        names = {name for name, _ in self.places}
+        return [(n, axis) for n, t in self._tensors.items() if n not in names for axis in range(min(t.ndim, 2))]
+
     def weight(self, tensor: Tensor) -> tuple[str, bool] | None:
         """The name of a weight matrix or convolution kernel, and whether the tensor is its transpose."""
         name = self._names.get(id(tensor))

@@ -21,12 +21,9 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from monai_medmerge.networks.copying import copy_network
-from monai_medmerge.networks.invariance import largest_difference, outputs_of_both_modes, random_copy
+from monai_medmerge.networks.invariance import changed_by, outputs_of_both_modes, random_copy
 from monai_medmerge.networks.label_rules import Call, find_rule
 from monai_medmerge.networks.labels import ChannelLabels
-
-# Relative, in float64: rounding stays far below it, and a channel in the wrong place far above.
-TOLERANCE = 1e-7
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,7 +129,7 @@ def channel_groups(network: nn.Module, example_input: Tensor) -> ChannelGroups:
 
     The network computes the example in evaluation and in training mode, and every operation passes the labels of its
     input's channels on. What an operation does not let move stays, with the reason in the report. Then every group is
-    permuted in a copy with random weights, in float64; a group that changes the output after all stays too.
+    permuted in a copy with random weights; a group that changes the output after all stays too.
 
     Args:
         network: stays untouched.
@@ -156,19 +153,20 @@ def channel_groups(network: nn.Module, example_input: Tensor) -> ChannelGroups:
     rows = [
         Fixed(m.tensor, m.axis, m.index.numel(), "changed the output when permuted") for g in bad for m in g.members
     ]
+    shapes = {name: tensor.shape for name, tensor in network.state_dict().items()}
+    rows += [Fixed(n, axis, shapes[n][axis], "was not used for the example") for n, axis in labels.unreached()]
     return replace(found, groups=kept, fixed=(*found.fixed, *rows))
 
 
-def _changing(found: ChannelGroups, network: nn.Module, example_input: Tensor) -> list[ChannelGroup]:
+def _changing(found: ChannelGroups, network: nn.Module, image: Tensor) -> list[ChannelGroup]:
     """The groups that change what a network computes when they are permuted, by halving."""
     tensors = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    expected = outputs_of_both_modes(network, example_input)
     generator = torch.Generator().manual_seed(0)
     orders = {group: _one_cycle(group.size, generator) for group in found.groups}
 
     def changing(groups: tuple[ChannelGroup, ...]) -> list[ChannelGroup]:
-        network.load_state_dict(replace(found, groups=groups).permute(tensors, [orders[group] for group in groups]))
-        if largest_difference(outputs_of_both_modes(network, example_input), expected) <= TOLERANCE:
+        permuted = replace(found, groups=groups).permute(tensors, [orders[group] for group in groups])
+        if changed_by(network, tensors, permuted, image) == 0:
             return []
         if len(groups) == 1:
             return list(groups)
