@@ -8,6 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from jaxtyping import install_import_hook
+
+# Shapes and dtypes of the annotations are checked in tests alone; in production they cost nothing.
+install_import_hook(["monai_medmerge.networks", "monai_medmerge.evaluation.bootstrap"], "beartype.beartype")
 
 # Workers of pytest-xdist share the cores; threads that spin for each other would make every small step a thousand
 # times slower. Subprocesses inherit it.
