@@ -1,8 +1,37 @@
-"""What MONAI lacks at the entrance: checked readers for clinical images."""
+"""What MONAI lacks at the entrance: checked readers for clinical images, and DICOM segmentations in and out."""
 
 from monai_medmerge.transforms.dicom import DicomSeriesReader
+from monai_medmerge.transforms.dicom_seg import LoadDicomSegd, read_seg
+from monai_medmerge.transforms.dicom_seg_writer import SaveDicomSegd, SegmentTable, write_seg
 from monai_medmerge.transforms.dicom_series import list_series
 from monai_medmerge.transforms.images import MedicalImageReader
+from monai_medmerge.transforms.intensity import (
+    WINDOW_PRESETS,
+    ApplyWindowd,
+    NormalizePhotometricd,
+    apply_voi,
+    apply_window,
+    normalize_photometric,
+)
 from monai_medmerge.transforms.nifti import CheckedNiftiReader
+from monai_medmerge.transforms.privacy import StripIdentityd, strip_identity
 
-__all__ = ["CheckedNiftiReader", "DicomSeriesReader", "MedicalImageReader", "list_series"]
+__all__ = [
+    "WINDOW_PRESETS",
+    "ApplyWindowd",
+    "CheckedNiftiReader",
+    "DicomSeriesReader",
+    "LoadDicomSegd",
+    "MedicalImageReader",
+    "NormalizePhotometricd",
+    "SaveDicomSegd",
+    "SegmentTable",
+    "StripIdentityd",
+    "apply_voi",
+    "apply_window",
+    "list_series",
+    "normalize_photometric",
+    "read_seg",
+    "strip_identity",
+    "write_seg",
+]

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from monai_medmerge.errors import DicomSeriesError
 
 gdcm, has_gdcm = optional_import("gdcm")
-_, has_jpegls = optional_import("jpeg_ls")
 
 # Start of frame markers of JPEG (ITU-T T.81, table B.1) and JPEG-LS (T.87); C4, C8 and CC are no frames.
 _SOF = {0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF, 0xF7}
 _J2K_START = b"\xff\x4f\xff\x51"
+_JP2_START = b"\x00\x00\x00\x0cjP  "
 _MAX_TILES = 4096
 
 
@@ -36,7 +36,7 @@ def require_codec(plugin: str | None, syntax: str, where: str) -> None:
     """
     if plugin is None:
         raise DicomSeriesError("a transfer syntax that is supported (see docs/dicom.md)", syntax, where)
-    if (plugin == "gdcm" and not has_gdcm) or (plugin == "pyjpegls" and not has_jpegls):
+    if plugin == "gdcm" and not has_gdcm:
         found = f"transfer syntax {syntax} without its decoder: pip install monai_medmerge[dicom]"
         raise DicomSeriesError("an installed decoder", found, where)
 
@@ -57,8 +57,7 @@ def check_codestream(stream: bytes, rows: int, columns: int, samples: int, where
     Raises:
         DicomSeriesError: the stream is damaged or of another size.
     """
-    start = stream.find(_J2K_START, 0, 4096)
-    found = _read_sof(stream) if stream[:2] == b"\xff\xd8" else _read_siz(stream[start:]) if start >= 0 else None
+    found = _read_sof(stream) if stream[:2] == b"\xff\xd8" else _read_siz(stream[_skip_boxes(stream) :])
     if found is None:
         raise DicomSeriesError("a JPEG, JPEG-LS or JPEG 2000 codestream", "none or a damaged one", where)
     precision, height, width, components = found
@@ -85,9 +84,27 @@ def _read_sof(stream: bytes) -> tuple[int, int, int, int] | None:
     return None
 
 
+def _skip_boxes(stream: bytes) -> int:
+    """Return where the codestream starts, behind the boxes of a JP2 file that some writers leave around it.
+
+    A box that is too short to hold its own header ends the search: pydicom 3.0.2 walks in a circle on it.
+    """
+    at = 0
+    if not stream.startswith(_JP2_START):
+        return at
+    while at + 8 <= len(stream):
+        length = int.from_bytes(stream[at : at + 4], "big")
+        if stream[at + 4 : at + 8] == b"jp2c":
+            return at + 8
+        if length < 8:
+            break
+        at += length
+    return len(stream)
+
+
 def _read_siz(stream: bytes) -> tuple[int, int, int, int] | None:
     """Return (precision, height, width, components) of a JPEG 2000 codestream's SIZ segment (T.800, A.5.1)."""
-    if len(stream) < 43:
+    if len(stream) < 43 or not stream.startswith(_J2K_START):
         return None
     x, y, x0, y0, tile_x, tile_y = (int.from_bytes(stream[8 + 4 * i : 12 + 4 * i], "big") for i in range(6))
     components = int.from_bytes(stream[40:42], "big")

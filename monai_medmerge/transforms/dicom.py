@@ -24,7 +24,7 @@ from monai_medmerge.transforms.dicom_geometry import (
     stack_frames,
 )
 from monai_medmerge.transforms.dicom_headers import is_dicom
-from monai_medmerge.transforms.dicom_pixels import read_layout
+from monai_medmerge.transforms.dicom_pixels import Layout, read_layout
 from monai_medmerge.transforms.dicom_repair import fill_gaps, straighten
 from monai_medmerge.transforms.dicom_series import Series, choose_series, code, hash_uid, list_series
 from monai_medmerge.transforms.dicom_values import Volume, find_units, read_volume
@@ -135,15 +135,32 @@ class DicomSeriesReader(ImageReader):
         return array, meta
 
     def _read(self, paths: Sequence[Path]) -> tuple[Stack, Volume, dict[str, Any]]:
-        series = choose_series(list_series(paths), **self.choice)
-        # Before anything is allocated for frames that a damaged header may count in billions.
-        layouts = {header.path: read_layout(header, self.max_bytes) for header in series.headers}
-        frames = [frame for header in series.headers for frame in find_frames(header)]
-        stack = stack_frames(frames, self.policies)
+        series, layouts, stack = self._arrange(paths)
         volume = read_volume(stack.frames, layouts, self.max_bytes, self.monochrome1)
         meta = self._describe(series, stack.frames[0], volume)
         volume, stack = self._repair(volume, stack)
         return stack, volume, meta
+
+    def locate(self, paths: Sequence[PathLike] | PathLike) -> Stack:
+        """Return the files and the geometry of the series that the reader would read, in the order of its slices.
+
+        Args:
+            paths: a file, a folder or files, as `read` takes them.
+
+        Raises:
+            DicomSeriesError: there is no single, unambiguous series.
+        """
+        named = tuple(Path(name) for name in ensure_tuple(paths))
+        with quiet():
+            names = ", ".join(path.name for path in named[:3])
+            return guarded(DicomSeriesError, "a readable DICOM series", names, lambda: self._arrange(named)[2])
+
+    def _arrange(self, paths: Sequence[Path]) -> tuple[Series, dict[Path, Layout], Stack]:
+        series = choose_series(list_series(paths), **self.choice)
+        # Before anything is allocated for frames that a damaged header may count in billions.
+        layouts = {header.path: read_layout(header, self.max_bytes) for header in series.headers}
+        frames = [frame for header in series.headers for frame in find_frames(header)]
+        return series, layouts, stack_frames(frames, self.policies)
 
     def _repair(self, volume: Volume, stack: Stack) -> tuple[Volume, Stack]:
         """Resample what the policies want repaired."""

@@ -212,11 +212,11 @@ def stack_frames(frames: Sequence[Frame], policies: Mapping[str, str]) -> Stack:
     if len(frames) > 1 and len(located) < len(frames):
         return _unlocated_stack(frames, policies["unlocated"], remarks)
     if first.position is None or first.orientation is None:
-        return Stack(tuple(frames), _affine(first, first.position, np.array([0, 0, first.step])), np.arange(1.0))
+        return Stack(tuple(frames), _make_affine(first, first.position, np.array([0, 0, first.step])), np.arange(1.0))
     normal = np.cross(first.orientation[:3], first.orientation[3:])
     normal /= np.linalg.norm(normal)
     if len(frames) == 1:
-        return Stack(tuple(frames), _affine(first, first.position, normal * first.step), np.arange(1.0))
+        return Stack(tuple(frames), _make_affine(first, first.position, normal * first.step), np.arange(1.0))
     return _located_stack(frames, normal, policies, remarks)
 
 
@@ -238,7 +238,7 @@ def _located_stack(frames: Sequence[Frame], normal: Vector, policies: Mapping[st
     if beside > _GAP_FRACTION * length:
         raise DicomSeriesError("slices stacked along one line", f"one {beside:.4g} mm beside it", where)
     slant = float(np.degrees(np.arccos(np.clip(step @ normal / length, -1, 1))))
-    stack = Stack(tuple(frames), _affine(frames[0], positions[0], step), heights, slant)
+    stack = Stack(tuple(frames), _make_affine(frames[0], positions[0], step), heights, slant)
     if stack.is_uneven:
         found = f"distances from {gaps.min():.4g} to {gaps.max():.4g} mm among {len(frames)} slices"
         found += ", as with a missing slice" if gaps.max() > 1.5 * float(np.median(gaps)) else ""
@@ -298,7 +298,7 @@ def _unlocated_stack(frames: Sequence[Frame], policy: str, remarks: list[str]) -
             policy,
             remarks,
         )
-    affine = _affine(first, first.position, np.array([0, 0, first.step]))
+    affine = _make_affine(first, first.position, np.array([0, 0, first.step]))
     return Stack(tuple(frames), affine, np.arange(float(len(frames))), remarks=tuple(remarks))
 
 
@@ -324,7 +324,7 @@ def _same_pixels(one: Frame, other: Frame) -> bool:
     return tails[0] == tails[1] and rescales[0] == rescales[1]
 
 
-def _affine(frame: Frame, origin: Vector | None, step: Vector) -> NDArray[np.float64]:
+def _make_affine(frame: Frame, origin: Vector | None, step: Vector) -> NDArray[np.float64]:
     """Return the affine in LPS: columns are the steps along x (a row), y (a column) and z (to the next slice)."""
     orientation = np.array([1.0, 0, 0, 0, 1, 0]) if frame.orientation is None else frame.orientation
     affine = np.eye(4)
@@ -333,3 +333,11 @@ def _affine(frame: Frame, origin: Vector | None, step: Vector) -> NDArray[np.flo
     affine[:3, 2] = step
     affine[:3, 3] = 0 if origin is None else origin
     return affine
+
+
+def frame_affine(frame: Frame) -> NDArray[np.float64]:
+    """Return the affine of a single frame in LPS, with the stated step along the normal."""
+    normal = np.array([0, 0, 1.0])
+    if frame.orientation is not None:
+        normal = np.cross(frame.orientation[:3], frame.orientation[3:])
+    return _make_affine(frame, frame.position, normal * frame.step)

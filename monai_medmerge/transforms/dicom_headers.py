@@ -30,7 +30,7 @@ _KEYWORDS = """
     GreenPaletteColorLookupTableDescriptor BluePaletteColorLookupTableDescriptor
     RedPaletteColorLookupTableData GreenPaletteColorLookupTableData BluePaletteColorLookupTableData
     SegmentedRedPaletteColorLookupTableData SegmentedGreenPaletteColorLookupTableData
-    SegmentedBluePaletteColorLookupTableData
+    SegmentedBluePaletteColorLookupTableData SegmentSequence SegmentationType MaximumFractionalValue
 """
 _TAGS = [tag for tag in map(tag_for_keyword, _KEYWORDS.split()) if tag is not None]
 _PIXEL_TAGS = [tag_for_keyword(word) for word in ("FloatPixelData", "DoubleFloatPixelData", "PixelData")]
