@@ -22,7 +22,7 @@ DTYPES = {
     "BOOL": torch.bool,
 }  # fmt: skip
 # Bytes of mapped pages, of all files together, after which they are given back: what is mapped counts as resident.
-MOST_MAPPED = 16 * 2**20
+MOST_MAPPED = 32 * 2**20
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 _METHODS: dict[str, Method] = {}
 METHODS: Mapping[str, Method] = types.MappingProxyType(_METHODS)
 
-# Arguments of a method's function that `merge_with` has under the same name or makes, and that are no options of its own.
+# Arguments of a method's function that `merge_with` has under the same name or makes: no options of the method's own.
 FILLED_IN = ("base", "generator", "anchor", "statistics", "exclude")
 
 
@@ -167,7 +167,8 @@ def methods_table() -> str:
 
 
 def _needs(known: Method) -> str:
-    needs = [f"{known.least} sources or more" if known.most is None else f"{known.least} to {known.most} sources"]
+    more = "" if known.least == known.most else " or more" if known.most is None else f" to {known.most}"
+    needs = [f"{known.least}{more} source{'s' if (known.most or 2) > 1 else ''}"]
     needs += ["a base"] if known.uses("base") else []
     needs += [f"`{known.data}` measured on data"] if known.data else []
     needs += [f"a function `{known.callback}`"] if known.callback else []
@@ -176,5 +177,5 @@ def _needs(known: Method) -> str:
 
 def _options(known: Method) -> str:
     empty = inspect.Parameter.empty
-    shown = [f"`{n}`" if d is empty else f"`{n}` ({d})" for n, d in known.options.items()]
+    shown = [f"`{n}` (required)" if d is empty else f"`{n}` ({d})" for n, d in known.options.items()]
     return ", ".join(shown) or "none"

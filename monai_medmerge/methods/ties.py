@@ -27,10 +27,11 @@ def ties(
     number takes the sign of the sum of what stayed. Merge: ``W = B + scale * mean`` of what stayed with that sign.
 
     As in mergekit, tensors are trimmed one by one; the paper trims all differences of a network as one vector. Where a
-    sum is exactly zero nothing is elected and the base stays (the authors' code takes the network's majority sign).
+    sum is zero, within rounding, nothing is elected and the base stays (the authors' code takes the majority sign of
+    the network).
     The paper's B is the network that all sources were fine-tuned from. Where the sources come from different
-    initialisations, differences are large everywhere and trimming keeps little of any source; the mean as B makes
-    those of two sources exactly opposite, which elects nothing, so that the result is the mean.
+    initialisations, differences are large everywhere and trimming keeps little of any source; with the mean as B they
+    sum to zero before they are trimmed, so that those of two sources elect nothing and the result is the mean.
 
     Args:
         tensors: one per source.
@@ -51,10 +52,14 @@ def ties(
     if not 0 < density <= 1:
         raise SettingError("a share above 0, to 1", repr(density), "method ties, density")
     start = wide(base)
-    elected = torch.zeros_like(start)
+    elected, magnitude = torch.zeros_like(start), start.abs()
     for tensor in tensors:
-        elected += _trimmed(wide(tensor) - start, density)
-    elected.sign_()
+        difference = _trimmed(wide(tensor) - start, density)
+        elected += difference
+        magnitude += difference.abs_()
+    # A base that is itself a mean makes sums of zero common, and rounding must not elect a sign for them.
+    rounding = torch.finfo(start.dtype).eps * len(tensors) ** 2 * magnitude
+    elected = elected.sign() * (elected.abs() > rounding)
     total, count = torch.zeros_like(start), torch.zeros_like(start)
     # Trimmed a second time rather than kept, so that memory does not grow with the number of sources.
     for tensor in tensors:
