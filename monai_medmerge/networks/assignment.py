@@ -31,7 +31,7 @@ class Assignment:
         after: similarity in the new order.
     """
 
-    orders: tuple[Int[Tensor, " channel"], ...]
+    orders: tuple[Int[Tensor, " _"], ...]
     before: float
     after: float
 

@@ -71,8 +71,10 @@ def outputs_of_both_modes(
         modes: for each pass, whether it trains.
     """
     for module in network.modules():
-        if isinstance(module, _DropoutNd):
-            module.p = 0.0
+        for rate in ("p",) if isinstance(module, _DropoutNd) else ("dropout", "dropout_rate"):
+            # Attention blocks of torch and MONAI keep the rate as a number.
+            if isinstance(getattr(module, rate, None), float):
+                setattr(module, rate, 0.0)
     found: list[Tensor] = []
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         for training in modes:

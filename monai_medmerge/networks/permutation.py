@@ -85,9 +85,7 @@ class ChannelGroups:
     groups: tuple[ChannelGroup, ...]
     fixed: tuple[Fixed, ...]
 
-    def permute(
-        self, tensors: Mapping[str, Tensor], permutations: Sequence[Int[Tensor, " channel"]]
-    ) -> dict[str, Tensor]:
+    def permute(self, tensors: Mapping[str, Tensor], permutations: Sequence[Int[Tensor, " _"]]) -> dict[str, Tensor]:
         """Put all channels into a new order; the network computes what it computed.
 
         Args:
