@@ -1,6 +1,7 @@
 """What is merged: sources, how they fit a network, and which are worth it."""
 
+from monai_medmerge.sources.adaptation import adapt
 from monai_medmerge.sources.checkpoint import Source
 from monai_medmerge.sources.matching import MatchReport, check_compatible, match, resolve
 
-__all__ = ["MatchReport", "Source", "check_compatible", "match", "resolve"]
+__all__ = ["MatchReport", "Source", "adapt", "check_compatible", "match", "resolve"]

@@ -1,0 +1,178 @@
+"""Will it fit, and what will it cost: known before anything is learned."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import monai.networks.nets
+from monai.bundle import ConfigParser
+from torch import nn
+
+from monai_medmerge.errors import SettingError
+from monai_medmerge.networks.kernels import kernel_tensors
+from monai_medmerge.sources import MatchReport, Source, adapt, match
+
+NETWORK_IDS = ("network_def", "network")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What merging these sources into this network means; `str()` is for reading.
+
+    Args:
+        report: how they fit.
+        weights: numbers that merge.
+        coefficients: numbers that are learned, at granularity `kernel`.
+        source_bytes: of all sources' tensors in memory, if they are not mapped from disk.
+        merged_bytes: of the blended weights that a step makes and of their gradients.
+    """
+
+    report: MatchReport
+    weights: int
+    coefficients: int
+    source_bytes: int
+    merged_bytes: int
+
+    @property
+    def step_operations(self) -> int:
+        """Multiplications and additions that blending adds to one training step, forward and backward."""
+        return 4 * self.weights * len(self.report.sources)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The plan in plain types."""
+        cost = {
+            "weights": self.weights,
+            "coefficients": self.coefficients,
+            "source_bytes": self.source_bytes,
+            "merged_bytes": self.merged_bytes,
+            "operations_per_step": self.step_operations,
+        }
+        return {**self.report.as_dict(), "cost": cost}
+
+    def __str__(self) -> str:
+        verdict = "fits" if self.report.compatible else "does not fit"
+        return "\n".join(
+            [
+                str(self.report),
+                "",
+                f"learned: {self.coefficients:,} coefficients instead of {self.weights:,} weights",
+                f"memory:  {self.source_bytes / 2**20:.0f} MiB of sources, less where they stay mapped from disk;",
+                f"         {self.merged_bytes / 2**20:.0f} MiB of blended weights and their gradients; "
+                "no optimizer state for either",
+                "time:    one pass of the network, whatever the number of sources;",
+                f"         {self.step_operations / 1e9:.2f} billion operations of blending a step",
+                f"verdict: {verdict}",
+            ]
+        )
+
+
+def plan(network: nn.Module, sources: Sequence[Source], adapting: bool = False) -> Plan:
+    """Match sources with a network and estimate what learning their coefficients costs.
+
+    Args:
+        network: to be merged into.
+        sources: one or more.
+        adapting: fit other input channels, dimensions and precision first, see `adapt`.
+
+    Example:
+        >>> print(plan(nn.Linear(4, 2), [Source.from_network(nn.Linear(4, 2), "a")]))
+        tensor  shape  a
+        ------  -----  -----
+        weight  2 x 4  match
+        bias    2      match
+        <BLANKLINE>
+        a: 100.0 % of Linear; fits
+        <BLANKLINE>
+        learned: 2 coefficients instead of 10 weights
+        memory:  ...
+        verdict: fits
+    """
+    sources = [adapt(network, source) for source in sources] if adapting else list(sources)
+    report = match(network, sources)
+    unmatched = set(report.unmatched)
+    tensors = [tensor for tensor in kernel_tensors(network) if tensor.name not in unmatched]
+    leading = [tensor.layout.kernels for tensor in tensors if tensor.leader == tensor.name]
+    merged = sum(tensor.tensor.numel() * tensor.tensor.element_size() for tensor in tensors)
+    return Plan(
+        report=report,
+        weights=sum(tensor.tensor.numel() for tensor in tensors),
+        coefficients=len(sources) * sum(leading),
+        source_bytes=sum(t.numel() * t.element_size() for source in sources for t in source.tensors.values()),
+        merged_bytes=2 * merged,
+    )
+
+
+def build_network(description: str) -> nn.Module:
+    """The network that a configuration defines, or that a class and its arguments make.
+
+    Args:
+        description: a MONAI configuration file (json or yaml) with `network_def` or `network`, or `FILE::ID` for
+            another entry; or a class of `monai.networks.nets` or a dotted one, with literal keyword arguments:
+            ``DenseNet121(spatial_dims=2, in_channels=1, out_channels=3)``. A configuration may hold expressions, and
+            MONAI runs those that the entry needs: give only files that you would run.
+
+    Raises:
+        SettingError: there is no such file, entry or class, or what it makes is no network.
+
+    Example:
+        >>> type(build_network("torch.nn.Linear(in_features=2, out_features=1)")).__name__
+        'Linear'
+    """
+    file = description.split("::")[0]
+    if Path(file).suffix in {".json", ".yaml", ".yml"}:
+        network = _from_config(Path(file), description.partition("::")[2])
+    else:
+        network = _from_class(description)
+    if not isinstance(network, nn.Module):
+        raise SettingError("a network", f"a {type(network).__name__}", description)
+    return network
+
+
+def _from_config(file: Path, name: str) -> Any:
+    if not file.is_file():
+        raise SettingError("a configuration file", "none of that name", file.name)
+    parser = ConfigParser()
+    try:
+        parser.read_config(str(file))
+        config = parser.config
+        name = name or next((key for key in NETWORK_IDS if key in config), "")
+        if not name or name not in parser:
+            raise SettingError(f"an entry {name or ' or '.join(NETWORK_IDS)}", f"only {', '.join(config)}", file.name)
+        parser.parse()
+        return parser.get_parsed_content(name, instantiate=True)
+    except (ValueError, RuntimeError, KeyError, TypeError, ModuleNotFoundError) as error:
+        if isinstance(error, SettingError):
+            raise
+        raise SettingError("a configuration that defines a network", _first_line(error), file.name) from error
+
+
+def _from_class(description: str) -> Any:
+    try:
+        expression = ast.parse(description.strip(), mode="eval").body
+        call = expression if isinstance(expression, ast.Call) else None
+        path = ast.unparse(call.func if call else expression)
+        arguments = [ast.literal_eval(argument) for argument in call.args] if call else []
+        keywords = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords} if call else {}
+    except (SyntaxError, ValueError) as error:
+        raise SettingError("a file, or a class with literal arguments", _first_line(error), description) from error
+    module, _, name = path.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module) if module else monai.networks.nets, name)
+    except (ImportError, AttributeError) as error:
+        raise SettingError("a class of monai.networks.nets, or a dotted one", _first_line(error), path) from error
+    if not (isinstance(found, type) and issubclass(found, nn.Module)):
+        raise SettingError("a class of networks", f"a {type(found).__name__}", path)
+    try:
+        return found(*arguments, **keywords)
+    except (TypeError, ValueError, AssertionError) as error:
+        raise SettingError("arguments that the class takes", _first_line(error), path) from error
+
+
+def _first_line(error: BaseException) -> str:
+    cause = error.__cause__ or error
+    return f"{type(cause).__name__}: {next(iter(str(cause).splitlines()), '')}"
