@@ -35,7 +35,8 @@ def dare(
     Args:
         tensors: one per source.
         base: B.
-        generator: draws the masks; `merge_with` makes one for each tensor from `seed` and the tensor's name.
+        generator: draws the masks; `merge_with` makes one for each tensor from its option `seed` (int, 0 if not given)
+            and the tensor's name.
         drop: probability, 0 to below 1.
         scale: of the sum.
 
