@@ -6,15 +6,9 @@ return pixels of another shape. So sizes are compared first, and a frame that di
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
-from monai.utils import optional_import
-from numpy.typing import NDArray
+from importlib.util import find_spec
 
 from monai_medmerge.errors import DicomSeriesError
-
-gdcm, has_gdcm = optional_import("gdcm")
 
 # Start of frame markers of JPEG (ITU-T T.81, table B.1) and JPEG-LS (T.87); C4, C8 and CC are no frames.
 _SOF = {0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF, 0xF7}
@@ -36,7 +30,7 @@ def require_codec(plugin: str | None, syntax: str, where: str) -> None:
     """
     if plugin is None:
         raise DicomSeriesError("a transfer syntax that is supported (see docs/dicom.md)", syntax, where)
-    if plugin == "gdcm" and not has_gdcm:
+    if plugin == "gdcm" and find_spec("gdcm") is None:
         found = f"transfer syntax {syntax} without its decoder: pip install monai_medmerge[dicom]"
         raise DicomSeriesError("an installed decoder", found, where)
 
@@ -111,41 +105,3 @@ def _read_siz(stream: bytes) -> tuple[int, int, int, int] | None:
     if not tile_x or not tile_y or -(-x // tile_x) * -(-y // tile_y) > _MAX_TILES:
         return None
     return (stream[42] & 0x7F) + 1, y - y0, x - x0, components
-
-
-def decode_twelve_bit_jpeg(
-    stream: bytes, rows: int, columns: int, samples: int, where: str
-) -> NDArray[np.unsignedinteger[Any]]:
-    """Decode a 12-bit JPEG (process 4) with GDCM, which needs to be told the precision.
-
-    Args:
-        stream: one compressed frame.
-        rows: its rows.
-        columns: its columns.
-        samples: one; colour does not come in 12 bits.
-        where: the file's base name and frame.
-
-    Raises:
-        DicomSeriesError: several samples, GDCM is not installed, or it cannot decode the stream.
-    """
-    require_codec("gdcm", "JPEG Extended of 12 bits", where)
-    if samples != 1:
-        raise DicomSeriesError("one sample per pixel in 12-bit JPEG", str(samples), where)
-    fragment = gdcm.Fragment()
-    fragment.SetByteStringValue(stream)
-    fragments = gdcm.SequenceOfFragments.New()
-    fragments.AddFragment(fragment)
-    element = gdcm.DataElement(gdcm.Tag(0x7FE0, 0x0010))
-    element.SetValue(fragments.__ref__())
-    image = gdcm.Image()
-    image.SetNumberOfDimensions(2)
-    image.SetDimensions((columns, rows, 1))
-    image.SetDataElement(element)
-    image.SetPhotometricInterpretation(gdcm.PhotometricInterpretation(gdcm.PhotometricInterpretation.MONOCHROME2))
-    image.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.JPEGExtendedProcess2_4))
-    image.SetPixelFormat(gdcm.PixelFormat(1, 16, 12, 11, 0))
-    # GDCM hands bytes over as a string with surrogate escapes.
-    data = (image.GetBuffer() or "").encode("utf-8", "surrogateescape")
-    if len(data) != rows * columns * 2:
-        raise DicomSeriesError(f"{rows * columns * 2} decoded bytes", str(len(data)), where)
-    return np.frombuffer(data, "<u2").reshape(rows, columns)

@@ -26,7 +26,8 @@ from pydicom.uid import (
 )
 
 from monai_medmerge.errors import DicomSeriesError
-from monai_medmerge.transforms.codestreams import check_codestream, decode_twelve_bit_jpeg, require_codec
+from monai_medmerge.transforms.codec_process import decode_apart
+from monai_medmerge.transforms.codestreams import check_codestream, require_codec
 from monai_medmerge.transforms.dicom_headers import Header, open_dicom
 from monai_medmerge.transforms.foreign import guarded
 
@@ -208,7 +209,8 @@ class FrameSource:
             raise DicomSeriesError("a transfer syntax", "none", f"{where}, TransferSyntaxUID")
         if not pydicom.uid.UID(self.header.transfer_syntax).is_encapsulated:
             return
-        require_codec(DECODERS.get(pydicom.uid.UID(self.header.transfer_syntax)), self.header.transfer_syntax, where)
+        plugin = DECODERS.get(pydicom.uid.UID(self.header.transfer_syntax))
+        require_codec(plugin, self.header.transfer_syntax, where)
         if self.header.transfer_syntax == RLELossless:
             # Two bytes of RLE expand to 128 at most.
             limit = 64 * len(dataset.PixelData)
@@ -222,9 +224,28 @@ class FrameSource:
         if syntax.is_encapsulated and syntax != RLELossless:
             stream = get_frame(dataset.PixelData, index, number_of_frames=layout.frames)
             precision = check_codestream(stream, layout.rows, layout.columns, layout.samples, where)
-            if syntax == JPEGExtended12Bit and precision == 12:
-                return decode_twelve_bit_jpeg(stream, layout.rows, layout.columns, layout.samples, where)
+            if syntax == JPEGExtended12Bit and precision == 12 and layout.samples == 1:
+                plugin = "gdcm"
+            if plugin == "gdcm":
+                return self._decode_apart(stream, precision, where)
         frame = pixel_array(dataset, index=index, decoding_plugin=plugin)
         if layout.photometric == "PALETTE COLOR":
             return apply_color_lut(frame, dataset)
         return frame.astype(frame.dtype.newbyteorder("="), copy=False)
+
+    def _decode_apart(self, stream: bytes, precision: int, where: str) -> Array:
+        layout = self.layout
+        description = {
+            "transfer_syntax": self.header.transfer_syntax,
+            "precision": precision,
+            "rows": layout.rows,
+            "columns": layout.columns,
+            "samples_per_pixel": layout.samples,
+            "photometric_interpretation": layout.photometric,
+            "bits_allocated": layout.allocated,
+            "bits_stored": layout.stored,
+            "pixel_representation": int(layout.signed),
+            "planar_configuration": self.header.integer("PlanarConfiguration", 0),
+        }
+        frame = decode_apart(stream, description, where)
+        return apply_color_lut(frame, self._load()) if layout.photometric == "PALETTE COLOR" else frame

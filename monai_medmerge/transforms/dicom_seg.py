@@ -73,7 +73,9 @@ def _read_seg(
     kind = header.text("SegmentationType").upper()
     if header.text("Modality") != "SEG" or kind not in _TYPES:
         raise DicomSeriesError(f"a SEG of type {', '.join(_TYPES)}", "another object", header.where)
-    segments = [_segment_number(item, header) for item in items(header.dataset, "SegmentSequence", header.where)]
+    described = [_segment_number(item, header) for item in items(header.dataset, "SegmentSequence", header.where)]
+    # A LABELMAP may describe its background, number zero.
+    segments = sorted(set(described) - {0})
     voxels = int(np.prod([len(segments) if channels else 2, *shape], dtype=object))
     frame_bytes = header.integer("Rows") * header.integer("Columns") * 4
     if max(voxels * 4, frame_bytes) > max_bytes or header.frames > path.stat().st_size * 8:
@@ -98,8 +100,8 @@ def _read_seg(
 
 def _segment_number(item: pydicom.Dataset, header: Header) -> int:
     found = numbers(item, "SegmentNumber", header.where, count=1)
-    if found is None or not 0 < found[0] < 2**16:
-        raise DicomSeriesError("a positive SegmentNumber", "none", header.where)
+    if found is None or not 0 <= found[0] < 2**16:
+        raise DicomSeriesError("a SegmentNumber", "none", header.where)
     return int(found[0])
 
 
