@@ -33,8 +33,8 @@ def _dynunet(d: int) -> nn.Module:
     )
 
 
-def _resnet(block: str, d: int) -> nn.Module:
-    return nets.ResNet(block, [2, 2, 2, 2], [4, 8, 16, 32], spatial_dims=d, n_input_channels=1, num_classes=3)
+def _resnet(block: str, layers: list[int], d: int) -> nn.Module:
+    return nets.ResNet(block, layers, [4, 8, 16, 32], spatial_dims=d, n_input_channels=1, num_classes=3)
 
 
 def _seresnet(d: int) -> nn.Module:
@@ -46,8 +46,9 @@ def _seresnet(d: int) -> nn.Module:
 
 VARIANTS: dict[str, Variant] = {
     **_both("DenseNet", lambda d: nets.DenseNet(d, 1, 3, 8, 4, (2, 2)), 32, 16),
-    **_both("ResNet18", lambda d: _resnet("basic", d), 32, 16),
-    **_both("ResNet50", lambda d: _resnet("bottleneck", d), 32, 16),
+    "DenseNet121-2d": (lambda: nets.DenseNet121(2, 1, 3, init_features=8, growth_rate=4), (2, 1, 32, 32)),
+    **_both("ResNet18", lambda d: _resnet("basic", [2, 2, 2, 2], d), 32, 16),
+    **_both("ResNet50", lambda d: _resnet("bottleneck", [3, 4, 6, 3], d), 32, 16),
     "SEResNet50-2d": (lambda: _seresnet(2), (2, 1, 32, 32)),
     **_both("EfficientNetBN", lambda d: nets.EfficientNetBN("efficientnet-b0", False, True, d, 1, 3), 32, 32),
     **_both("UNet-batch", lambda d: nets.UNet(d, 1, 3, (4, 8, 16), (2, 2), num_res_units=1, norm="batch"), 32, 16),
@@ -58,6 +59,7 @@ VARIANTS: dict[str, Variant] = {
     **_both("SegResNetDS", lambda d: nets.SegResNetDS(d, 8, 1, 3, blocks_down=(1, 2, 2)), 32, 16),
     "VNet-2d": (lambda: nets.VNet(2, 1, 3, dropout_dim=2), (2, 1, 32, 32)),
     **_both("AttentionUnet", lambda d: nets.AttentionUnet(d, 1, 3, (4, 8, 16), (2, 2)), 32, 16),
+    **_both("FlexibleUNet-resnet", lambda d: nets.FlexibleUNet(1, 3, "resnet10", False, (8, 8, 4, 4, 4), d), 32, 32),
     "FlexibleUNet-2d": (lambda: nets.FlexibleUNet(1, 3, "efficientnet-b0", False), (2, 1, 32, 32)),
     **_both("MedNeXt", lambda d: nets.MedNeXt(d, 4, 1, 3, blocks_down=(1, 1), blocks_up=(1, 1)), 32, 16),
     **_both("AutoEncoder", lambda d: nets.AutoEncoder(d, 1, 1, (4, 8), (2, 2), num_res_units=1), 32, 16),
