@@ -71,6 +71,8 @@ class PhaseTrainer(SupervisedTrainer):
         SettingError: nothing is left to train.
     """
 
+    network: nn.Module
+
     def __init__(
         self,
         network: nn.Module,
