@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import nibabel as nib
+import numpy as np
+import pytest
+from monai.data import DataLoader, Dataset
+from monai.transforms import Compose, LoadImaged
+from PIL import Image
+from transforms.phantoms import new_secondary_capture, save, voxels, write_series
+
+from monai_medmerge.errors import DatasetError, DicomSeriesError, MedMergeError, NiftiError
+from monai_medmerge.transforms import MedicalImageReader, NormalizePhotometricd
+
+READER = "monai_medmerge.transforms.MedicalImageReader"
+GRAY = voxels(high=256)[0].astype(np.uint8)
+
+
+def read(path):
+    reader = MedicalImageReader()
+    return reader.get_data(reader.read(path))
+
+
+def test_pictures_and_single_frames_have_the_same_axes(tmp_path):
+    Image.fromarray(GRAY).save(tmp_path / "a.png")
+    save(new_secondary_capture(GRAY, "MONOCHROME2"), tmp_path / "b.dcm")
+    for name in ("a.png", "b.dcm"):
+        array, meta = read(tmp_path / name)
+        np.testing.assert_array_equal(array, GRAY.T)
+        assert tuple(meta["spatial_shape"]) == (10, 8)
+        assert meta["affine"].shape == (4, 4)
+
+
+@pytest.mark.parametrize("suffix", ["png", "bmp", "tif", "jpg"])
+def test_formats_are_told_by_content_whatever_the_suffix(tmp_path, suffix):
+    Image.fromarray(np.full((8, 10, 3), 77, np.uint8)).save(tmp_path / f"a.{suffix}")
+    (tmp_path / f"a.{suffix}").rename(tmp_path / "a.dat")
+    array, meta = read(tmp_path / "a.dat")
+    np.testing.assert_allclose(array, np.full((10, 8, 3), 77), atol=1)
+    assert meta["photometric_interpretation"] == "RGB"
+
+
+@pytest.mark.parametrize("mode", ["P", "1", "LA", "RGBA", "CMYK"])
+def test_palettes_alpha_and_bits_become_gray_or_rgb(tmp_path, mode):
+    suffix = "tif" if mode == "CMYK" else "png"
+    Image.fromarray(np.full((8, 10, 3), 255, np.uint8)).convert(mode).save(tmp_path / f"a.{suffix}")
+    array, _ = read(tmp_path / f"a.{suffix}")
+    assert array.shape == ((10, 8) if mode in ("1", "LA") else (10, 8, 3))
+    assert array.min() > 250
+
+
+def test_a_mixed_folder_becomes_batches(tmp_path):
+    Image.fromarray(GRAY).save(tmp_path / "a.png")
+    Image.fromarray(np.stack([GRAY] * 3, axis=-1)).save(tmp_path / "b.png")
+    save(new_secondary_capture(GRAY, "MONOCHROME2"), tmp_path / "c.dcm")
+    save(new_secondary_capture(255 - GRAY, "MONOCHROME1"), tmp_path / "d.dcm")
+    load = Compose([LoadImaged("image", reader=READER, ensure_channel_first=True), NormalizePhotometricd("image")])
+    data = Dataset([{"image": str(path)} for path in sorted(tmp_path.iterdir())], load)
+    batch = next(iter(DataLoader(data, batch_size=4)))["image"]
+    np.testing.assert_allclose(batch.numpy(), np.stack([GRAY.T[None]] * 4), atol=1e-3)
+
+
+def test_series_and_nifti_are_volumes(tmp_path):
+    write_series(tmp_path / "series", voxels())
+    nib.save(nib.Nifti1Image(voxels().T, np.diag([1, 2, 3, 1])), tmp_path / "a.nii.gz")
+    series, _ = read(tmp_path / "series")
+    nifti, meta = read(tmp_path / "a.nii.gz")
+    np.testing.assert_array_equal(series + 1024, nifti)
+    assert meta["spacing"].tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "error"),
+    [
+        ("a.png", b"\x89PNG\r\n\x1a\nbroken", DatasetError),
+        ("a.png", b"", DatasetError),
+        ("a.txt", b"text", DatasetError),
+        ("a.dcm", bytes(128) + b"DICMbroken", DicomSeriesError),
+        ("a.nii.gz", b"\x1f\x8bbroken", NiftiError),
+    ],
+)
+def test_damaged_files_are_refused_by_name_even_through_load_imaged(tmp_path, name, content, error):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(error, match=f"^{name}"):
+        LoadImaged("image", reader=READER)({"image": str(tmp_path / name)})
+
+
+def test_a_truncated_picture_and_an_absent_file_are_refused(tmp_path):
+    Image.fromarray(voxels((1, 64, 64), high=256)[0].astype(np.uint8)).save(tmp_path / "a.png")
+    (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes()[:2000])
+    with pytest.raises(DatasetError, match=r"^a\.png"):
+        read(tmp_path / "a.png")
+    with pytest.raises(MedMergeError, match=r"^none\.png"):
+        read(tmp_path / "none.png")
