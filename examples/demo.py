@@ -105,7 +105,7 @@ def main() -> int:
     logging.shutdown()
     cases = next(iter(rows.values()))["cases"]
     print(f"\n{arguments.data}: {LABELS} labelled images, {cases} test images, one seed\n\n{table(rows)}\n")
-    print("One seed on few cases: the intervals overlap. docs/evidence.md says what holds over targets and seeds.\n")
+    print("One seed and few cases: differences that are small beside the intervals mean nothing.\n")
     for name, what in [
         ("model.pt", "weights of the merged, fine-tuned network"),
         ("metrics.json", "what each stage reached, with the sources' hashes"),

@@ -55,8 +55,8 @@ def merge(
             tensor names to (source, kernel) as `coefficients` returns it; what a mapping lacks starts uniform.
         anchor: index of the source that `start` and `affine` refer to.
         residual: add a trainable difference to every blended tensor, so that coefficients and weights learn together.
-        exclude: name patterns (`encoder.*`) of tensors that stay the network's own, trainable.
-        include: name patterns of tensors that may merge.
+        exclude: name pattern or patterns (`encoder.*`) of tensors that stay the network's own, trainable.
+        include: name pattern or patterns of tensors that may merge.
         tie: biases share their layer's coefficients, and a norm's shift those of its scale; else each learns its own.
         share_heads: query, key and value rows of one attention head share a coefficient (with `kernel`).
 
@@ -280,7 +280,8 @@ def _check_options(granularity: str, constraint: str, start: Start, anchor: int,
 
 
 def _selected(name: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
-    return any(fnmatchcase(name, p) for p in include) and not any(fnmatchcase(name, p) for p in exclude)
+    chosen, left_out = ([patterns] if isinstance(patterns, str) else patterns for patterns in (include, exclude))
+    return any(fnmatchcase(name, p) for p in chosen) and not any(fnmatchcase(name, p) for p in left_out)
 
 
 def _blend_statistics(merged: nn.Module, plan: _Plan, include: Sequence[str], exclude: Sequence[str]) -> None:

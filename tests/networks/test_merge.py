@@ -185,7 +185,7 @@ def test_partial_sources_share_what_they_have() -> None:
 def test_include_and_exclude_choose_by_name() -> None:
     network = build("UNet-batch-2d", 0)
     sources = sources_of("UNet-batch-2d", 2)
-    merged = merge(network, sources, include=["model.0.*"], exclude=["*.bias"])
+    merged = merge(network, sources, include=["model.0.*"], exclude="*.bias")
     assert all(name.startswith("model.0.") and not name.endswith("bias") for name in coefficients(merged))
     for name, parameter in merged.named_parameters():
         if not name.startswith("model.0."):
