@@ -53,6 +53,7 @@ def assign_by_weights(
     start: Sequence[Tensor] | None = None,
     only: Iterable[int] | None = None,
     seed: int = 0,
+    tolerance: float = 0.01,
 ) -> Assignment:
     """Coordinate descent on the sum of products of weights (Git Re-Basin, arXiv:2209.04836, algorithm 1).
 
@@ -67,6 +68,8 @@ def assign_by_weights(
         start: orders to start from; as they are, if not given.
         only: indices of the groups that may change; all, if not given.
         seed: of the order of groups in all sweeps but the first.
+        tolerance: a group that gains less than its share of this part of what has been gained does not make its
+            neighbours be looked at again; the last per cent takes most of the time. 0 goes on to the very end.
 
     Returns:
         The orders, and the cosine between all kernels that can move.
@@ -77,9 +80,11 @@ def assign_by_weights(
         descent.apply_all(start)
     active = list(range(len(groups.groups)) if only is None else only)
     settled = set(range(len(groups.groups))) - set(active)
+    start_product = descent.product()
     for g in active:
         descent.improve(g, settled)
         settled.add(g)
+    gained = descent.product() - start_product
     generator = torch.Generator().manual_seed(seed)
     waiting = set(active)
     for _ in range(MAX_SWEEPS):
@@ -88,7 +93,9 @@ def assign_by_weights(
         for g in [active[i] for i in torch.randperm(len(active), generator=generator).tolist()]:
             if g in waiting:
                 waiting.discard(g)
-                if descent.improve(g):
+                gain = descent.improve(g)
+                gained += gain
+                if gain > max(tolerance * gained, 0) / len(active):
                     waiting |= descent.neighbours[g] & set(active)
     return Assignment(tuple(descent.orders), before, descent.similarity())
 
@@ -117,9 +124,11 @@ class _Descent:
         """Cosine between all kernels that can move; scales and shifts, alike from the start, are left out."""
         kernels = [name for name, tensor in self.anchor.items() if tensor.ndim > 1]
         norms = [sum(float(t[n].double().square().sum()) for n in kernels) ** 0.5 for t in (self.anchor, self.source)]
-        return self._product(kernels) / max(norms[0] * norms[1], 1e-30)
+        return self.product(kernels) / max(norms[0] * norms[1], 1e-30)
 
-    def _product(self, names: Iterable[str]) -> float:
+    def product(self, names: Iterable[str] | None = None) -> float:
+        """Sum of products of both networks' weights."""
+        names = self.anchor if names is None else names
         return sum(float(torch.dot(self.anchor[n].flatten(), self.source[n].flatten()).double()) for n in names)
 
     def apply_all(self, orders: Sequence[Tensor]) -> None:
@@ -136,31 +145,35 @@ class _Descent:
                 moves[member.index] = member.index[order]
                 self.source[member.tensor] = tensor.index_select(member.axis, moves)
 
-    def improve(self, g: int, settled: set[int] | None = None) -> bool:
+    def improve(self, g: int, settled: set[int] | None = None) -> float:
         """Find the best order of one group, and take it if it is better.
 
         Args:
             g: index of the group.
             settled: groups in order; weights that other groups order as well are left aside. All count if None.
+
+        Returns:
+            What the sum of products has gained; 0 where the order stays.
         """
         group = self.groups[g]
         members = [member for member in group.members if member.tensor in self.source]
         informed = members if settled is None else [m for m in members if self._is_informed(m, g, settled)]
         if not informed:
-            return False
+            return 0.0
         order = best_order(self._similarities(group, informed))
         if torch.equal(order, torch.arange(group.size)):
-            return False
+            return 0.0
         names, old = {member.tensor for member in members}, self.orders[g]
-        kept, before = {name: self.source[name] for name in names}, self._product(names)
+        kept, before = {name: self.source[name] for name in names}, self.product(names)
         self._apply(g, order)
+        gain = self.product(names) - before
         # Where a tensor has the group along two axes the sum is quadratic, and the assignment may not improve it.
         # In the first sweep what is not settled cannot tell.
-        if settled is None and self._product(names) <= before + 1e-6 * abs(before):
+        if settled is None and gain <= 1e-6 * abs(before):
             self.source.update(kept)
             self.orders[g] = old
-            return False
-        return True
+            return 0.0
+        return gain
 
     def _is_informed(self, member: Member, g: int, settled: set[int]) -> bool:
         """Whether all that orders a tensor besides this member is in order."""

@@ -113,13 +113,14 @@ class ChannelLabels:
         """These move together, element by element; what is linked with FIXED stays, for the reason given."""
         a, b = torch.broadcast_tensors(a, b)
         a, b = a.reshape(-1), b.reshape(-1)
-        differ = a != b
-        a, b = a[differ], b[differ]
+        if torch.equal(a, b):
+            return
         fixed = (a == FIXED) | (b == FIXED)
         if fixed.any():
             self.pin(torch.maximum(a, b)[fixed], reason)
-        if not fixed.all():
-            self.links.append((a[~fixed], b[~fixed]))
+            a, b = a[~fixed], b[~fixed]
+        if len(a):
+            self.links.append((a, b))
 
     def join(self, labels: Int[Tensor, "row column"]) -> Int[Tensor, " row"]:
         """All labels of a row move together; one of them stands for the row."""

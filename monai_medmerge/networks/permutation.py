@@ -122,7 +122,7 @@ def _length(tensor: Tensor | None, axis: int) -> int | None:
     return tensor.shape[axis] if tensor is not None and tensor.ndim > axis else None
 
 
-def channel_groups(network: nn.Module, example_input: Tensor) -> ChannelGroups:
+def channel_groups(network: nn.Module, example_input: Tensor, check: bool = True) -> ChannelGroups:
     """Find the groups of channels that must move together.
 
     The network computes the example in evaluation and in training mode, and every operation passes the labels of its
@@ -132,6 +132,7 @@ def channel_groups(network: nn.Module, example_input: Tensor) -> ChannelGroups:
     Args:
         network: stays untouched.
         example_input: a batch that it takes; small is quick.
+        check: whether to permute a copy at last. Without it the labels are trusted, at a fifth of the time.
 
     Example:
         >>> network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 3))
@@ -146,7 +147,7 @@ def channel_groups(network: nn.Module, example_input: Tensor) -> ChannelGroups:
     found = _groups(type(network).__name__, labels, _aliases(network))
     generator = torch.Generator().manual_seed(1)
     probe = example_input.double() + torch.randn(example_input.shape, dtype=torch.float64, generator=generator)
-    bad = _changing(found, random_copy(network), probe)
+    bad = _changing(found, random_copy(network), probe) if check else []
     kept = tuple(group for group in found.groups if group not in bad)
     rows = [
         Fixed(m.tensor, m.axis, m.index.numel(), "changed the output when permuted") for g in bad for m in g.members
@@ -183,7 +184,8 @@ def _one_cycle(size: int, generator: torch.Generator) -> Tensor:
 
 def trace(network: nn.Module, example_input: Tensor) -> ChannelLabels:
     """Follow the channels of a network through one pass in evaluation and one in training."""
-    network = copy_network(network)
+    # Weights are only read: the copy shares them, and has buffers and modes of its own.
+    network = copy_network(network, {id(parameter): parameter for parameter in network.parameters()})
     labels = ChannelLabels({name: t for name, t in network.state_dict(keep_vars=True).items() if t.is_floating_point()})
     with _Trace(labels):
         outputs = outputs_of_both_modes(network, example_input)
