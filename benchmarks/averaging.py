@@ -4,12 +4,12 @@
     python -m benchmarks.averaging --counts 2 8 --repeats 3 --mergekit OTHER_VENV/bin/python
 
 Every run averages the same files of ResNet50 weights (2-D, 3 channels, 1000 classes, 102 MB each, drawn at random) in
-a process of its own, which reports the time from the first file opened to the result on disk, and its peak of resident
+a process of its own, which reports the time from the first file opened to the result written, and its peak of resident
 memory, mapped pages and imported libraries included. Runs take turns and medians are given, with the files in the page
 cache. The ways:
 
-- streaming: `merge_files`, which checks that values are finite and waits until the result is on the disk;
-- loop: every state dict loaded, summed up, divided and saved, with none of that;
+- streaming: `merge_files`, which also checks that all values are finite;
+- loop: every state dict loaded, summed up, divided and saved, with no check;
 - mergekit: its `linear` method for networks of any kind (what its command mergekit-pytorch runs), where the Python of
   an environment that has mergekit is given. It is LGPL-3.0 and no dependency of this package: ``pip install mergekit``.
   It raises an error where batch counters of batch-norm layers differ, so those of these files are equal.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import mmap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -13,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from monai_medmerge.errors import UnsafeCheckpointError
+from monai_medmerge.methods.tensors import TensorHeader
 from monai_medmerge.sources.checkpoint import INDEX_SUFFIX
 
 # The format's names of what torch can compute with.
@@ -26,16 +28,12 @@ MOST_MAPPED = 32 * 2**20
 
 
 @dataclass(frozen=True)
-class TensorHeader:
-    """Kind and shape of a stored tensor."""
+class _Stored:
+    """Where a tensor lies."""
 
-    dtype: torch.dtype
-    shape: tuple[int, ...]
-
-    @property
-    def bytes(self) -> int:
-        """Its size in the file."""
-        return torch.Size(self.shape).numel() * self.dtype.itemsize
+    file: Path
+    header: TensorHeader
+    offset: int
 
 
 class MappedCheckpoints:
@@ -50,15 +48,10 @@ class MappedCheckpoints:
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self.paths = tuple(paths)
-        self._shards: list[dict[str, Path]] = []
-        self.headers: list[Mapping[str, TensorHeader]] = []
-        self._open: dict[Path, Any] = {}
-        self._mapped = 0
-        for path in self.paths:
-            shards, headers = self._read_headers(path)
-            self._shards.append(shards)
-            self.headers.append(headers)
-        self.release()
+        self._maps: dict[Path, mmap.mmap] = {}
+        self._stored = [self._look(path) for path in self.paths]
+        self._read = 0
+        self.headers = [{name: stored.header for name, stored in found.items()} for found in self._stored]
 
     def read(self, checkpoint: int, name: str) -> Tensor:
         """One tensor, mapped; it stays valid however many others are read.
@@ -66,60 +59,72 @@ class MappedCheckpoints:
         Args:
             checkpoint: index among the paths.
             name: of a tensor that it has.
-
-        Raises:
-            UnsafeCheckpointError: the tensor cannot be read, or holds values that are not finite.
         """
-        path = self._shards[checkpoint][name]
-        try:
-            tensor: Tensor = self._handle(path).get_tensor(name)
-        except _DAMAGE as error:
-            raise UnsafeCheckpointError("a tensor", type(error).__name__, f"{path.name}, {name}") from error
-        # A sum is finite only if every term is; it may overflow, so it only acquits.
-        if tensor.is_floating_point() and not torch.isfinite(tensor.sum()) and not torch.isfinite(tensor).all():
-            raise UnsafeCheckpointError("finite weights", "NaN or infinite values", f"{path.name}, {name}")
-        self._mapped += tensor.nbytes
-        return tensor
+        if self._read > MOST_MAPPED:
+            self._give_back()
+        stored = self._stored[checkpoint][name]
+        self._read += stored.header.bytes
+        return _tensor(self._maps[stored.file], stored)
 
-    def release(self) -> None:
-        """Close all files; the next read opens them again."""
-        self._open.clear()
-        self._mapped = 0
+    def _give_back(self) -> None:
+        """Drop all pages; those of a tensor still in use come back from the file when it is looked at."""
+        self._read = 0
+        # Windows has no such call, and counts mapped pages differently.
+        if hasattr(mmap, "MADV_DONTNEED"):
+            for mapped in self._maps.values():
+                mapped.madvise(mmap.MADV_DONTNEED)
 
-    def _handle(self, path: Path) -> Any:
-        if self._mapped > MOST_MAPPED:
-            self.release()
-        if path not in self._open:
-            if not path.is_file():
-                raise UnsafeCheckpointError("a safetensors file", "nothing there", path.name)
+    def _look(self, path: Path) -> dict[str, _Stored]:
+        if path.name.endswith(INDEX_SUFFIX):
+            shards = _read_index(path)
+            files = {shard: self._map(shard) for shard in dict.fromkeys(shards.values())}
             try:
-                self._open[path] = safe_open(str(path), framework="pt", device="cpu")
-            except _DAMAGE as error:
-                raise UnsafeCheckpointError("a whole safetensors file", type(error).__name__, path.name) from error
-        return self._open[path]
-
-    def _read_headers(self, path: Path) -> tuple[dict[str, Path], dict[str, TensorHeader]]:
-        if not path.name.endswith((INDEX_SUFFIX, ".safetensors")):
+                found = {name: files[shard][name] for name, shard in shards.items()}
+            except KeyError as error:
+                raise UnsafeCheckpointError(f"the tensor {error} in its shard", "no such tensor", path.name) from error
+        elif path.suffix == ".safetensors":
+            found = self._map(path)
+        else:
             raise UnsafeCheckpointError("a .safetensors file or its index", f"the suffix {path.suffix!r}", path.name)
-        shards = (
-            _read_index(path) if path.name.endswith(INDEX_SUFFIX) else dict.fromkeys(self._handle(path).keys(), path)
-        )
-        headers = {}
-        for name, shard in shards.items():
-            try:
-                stored = self._handle(shard).get_slice(name)
-                headers[name] = TensorHeader(DTYPES[stored.get_dtype()], tuple(stored.get_shape()))
-            except _DAMAGE as error:
-                raise UnsafeCheckpointError(
-                    f"a tensor of a kind among {', '.join(DTYPES)}", f"{error}", f"{shard.name}, {name}"
-                ) from error
-        if not headers:
+        if not found:
             raise UnsafeCheckpointError("at least one tensor", "none", path.name)
-        return shards, headers
+        return found
+
+    def _map(self, path: Path) -> dict[str, _Stored]:
+        """Map a file after the library has found that header and data agree."""
+        if not path.is_file():
+            raise UnsafeCheckpointError("a safetensors file", "nothing there", path.name)
+        try:
+            with safe_open(str(path), framework="pt", device="cpu"), path.open("rb") as file:
+                # Private and writable, which torch wants of a buffer; nothing is written.
+                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+            length = int.from_bytes(mapped[:8], "little")
+            entries = json.loads(mapped[8 : 8 + length])
+        # The library maps header values to torch's types itself; a damaged header surfaces as any of these.
+        except (SafetensorError, OSError, ValueError, TypeError, KeyError, RuntimeError, AttributeError) as error:
+            raise UnsafeCheckpointError("a whole safetensors file", type(error).__name__, path.name) from error
+        entries.pop("__metadata__", None)
+        self._maps[path] = mapped
+        return {name: _entry(path, 8 + length, name, entry) for name, entry in entries.items()}
 
 
-# What the library raises for damaged headers, whose values it maps to torch's types itself.
-_DAMAGE = (SafetensorError, OSError, TypeError, KeyError, RuntimeError, AttributeError)
+def _entry(path: Path, data: int, name: str, entry: Mapping[str, Any]) -> _Stored:
+    """Where one tensor of a checked header lies."""
+    if entry["dtype"] not in DTYPES:
+        raise UnsafeCheckpointError(f"numbers among {', '.join(DTYPES)}", entry["dtype"], f"{path.name}, {name}")
+    return _Stored(path, TensorHeader(DTYPES[entry["dtype"]], tuple(entry["shape"])), data + entry["data_offsets"][0])
+
+
+def _tensor(mapped: mmap.mmap, stored: _Stored) -> Tensor:
+    header, offset = stored.header, stored.offset
+    if not header.bytes:
+        return torch.empty(header.shape, dtype=header.dtype)
+    if offset % header.dtype.itemsize:
+        # The format does not promise alignment, torch's kernels expect it: such a tensor is copied.
+        content = torch.frombuffer(mapped, dtype=torch.uint8, count=header.bytes, offset=offset).clone()
+        return content.view(header.dtype).reshape(header.shape)
+    count = header.bytes // header.dtype.itemsize
+    return torch.frombuffer(mapped, dtype=header.dtype, count=count, offset=offset).reshape(header.shape)
 
 
 def _read_index(index: Path) -> dict[str, Path]:

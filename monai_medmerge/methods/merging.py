@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from monai_medmerge.errors import SettingError
 from monai_medmerge.methods.recipe import GIVEN, Recipe
 from monai_medmerge.methods.registry import Method, get_method
+from monai_medmerge.methods.tensors import TensorHeader
 from monai_medmerge.sources import Source, check_compatible, resolve
 from monai_medmerge.sources.matching import MATCH
 
@@ -82,7 +83,7 @@ def merge_with(
         if id(value) not in merged:
             readers = {n: partial(resolved[n].tensors.__getitem__, key) for n in present[key]}
             given = partial(start.__getitem__, key) if key in start else None
-            merged[id(value)] = recipe.tensor(key, readers, value.dtype, given)
+            merged[id(value)] = recipe.tensor(key, readers, TensorHeader(value.dtype, tuple(value.shape)), given)
         state[key] = merged[id(value)]
     if not merged:
         raise SettingError("patterns that leave something to merge", f"exclude={list(exclude)}", "merge_with")

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
-import torch
 from torch import Generator, Tensor
 
-from monai_medmerge.errors import SettingError
+from monai_medmerge.errors import SettingError, UnsafeCheckpointError
 from monai_medmerge.methods.registry import Method
-from monai_medmerge.methods.tensors import TensorReaders
+from monai_medmerge.methods.tensors import TensorHeader, TensorReaders, all_finite
 from monai_medmerge.methods.uniform_average import uniform_average
 
 BASES = ("anchor", "mean")
@@ -69,24 +68,24 @@ class Recipe:
         return any(fnmatchcase(name, pattern) for pattern in self.exclude)
 
     def tensor(
-        self, name: str, readers: Mapping[int, Reader], dtype: torch.dtype, base: Reader | None = None
+        self, name: str, readers: Mapping[int, Reader], header: TensorHeader, base: Reader | None = None
     ) -> Tensor:
         """The merged tensor of one name.
 
         Args:
             name: in the state dict.
-            readers: for each source that has the tensor, by its index, how to read it. All of one shape.
-            dtype: of the result.
+            readers: for each source that has the tensor, by its index, how to read it.
+            header: shape of all of them, and dtype of the result; all have integers if that is one.
             base: how to read the base where it is `given`; None where it lacks the tensor.
 
         Raises:
+            UnsafeCheckpointError: a source holds values that are not finite.
             SettingError: statistics per source are incomplete, or the method gave something unfit.
         """
         present = sorted(readers)
-        anchor = readers[self.anchor if self.anchor in readers else present[0]]()
         running = name.rpartition(".")[2] in RUNNING
-        if not anchor.is_floating_point() or anchor.numel() == 0 or (running and self.statistics == "anchor"):
-            return anchor.to(dtype)
+        if not header.dtype.is_floating_point or not header.bytes or (running and self.statistics == "anchor"):
+            return self.copied(name, readers, header)
         arguments: dict[str, Any] | None = None
         if not running:
             start, chosen = self._start(readers, base)
@@ -95,7 +94,12 @@ class Recipe:
             merged = uniform_average(_read(readers, present))
         else:
             merged = self.known.function(_read(readers, chosen), **arguments)
-        return self._checked(name, merged, anchor, dtype)
+        return self._checked(name, merged, header, readers, base)
+
+    def copied(self, name: str, readers: Mapping[int, Reader], header: TensorHeader) -> Tensor:
+        """The anchor's tensor of one name, or the first source's that has it; arguments as of `tensor`."""
+        copied = readers[self.anchor if self.anchor in readers else min(readers)]()
+        return self._checked(name, copied, header, readers, None)
 
     @property
     def _base(self) -> str:
@@ -139,14 +143,21 @@ class Recipe:
         """Options that the function takes as they are; a seed becomes a generator."""
         return tuple(key for key in self.known.options if self.known.uses(key))
 
-    def _checked(self, name: str, merged: Tensor, like: Tensor, dtype: torch.dtype) -> Tensor:
+    def _checked(
+        self, name: str, merged: Tensor, header: TensorHeader, readers: Mapping[int, Reader], base: Reader | None
+    ) -> Tensor:
         where = f"method {self.known.name}, {name}"
-        if merged.shape != like.shape:
-            raise SettingError(f"a tensor of shape {tuple(like.shape)}", str(tuple(merged.shape)), where)
-        merged = merged.to(dtype)
-        if not torch.isfinite(merged.sum()) and not torch.isfinite(merged).all():
-            raise SettingError("finite weights", f"NaN or infinite values in {dtype}", where)
-        return merged
+        if tuple(merged.shape) != header.shape:
+            raise SettingError(f"a tensor of shape {header.shape}", str(tuple(merged.shape)), where)
+        merged = merged.to(header.dtype)
+        if all_finite(merged):
+            return merged
+        # No method loses a NaN, so that a look at the result is enough until there is one to be found.
+        given = {"the base": base} if base else {}
+        for source, reader in {**{self.sources[n]: reader for n, reader in readers.items()}, **given}.items():
+            if not all_finite(reader()):
+                raise UnsafeCheckpointError("finite weights", "NaN or infinite values", f"{source}, {name}")
+        raise SettingError("finite weights", f"NaN or infinite values in {header.dtype}", where)
 
 
 def _read(readers: Mapping[int, Reader], chosen: Sequence[int]) -> TensorReaders:

@@ -11,6 +11,7 @@ import inspect
 import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeVar
 
 from monai_medmerge.errors import SettingError
@@ -62,7 +63,7 @@ class Method:
     @property
     def options(self) -> dict[str, Any]:
         """What a user may set, with defaults; `inspect.Parameter.empty` where there is none."""
-        keywords = {n: p for n, p in self._parameters().items() if p.kind is p.KEYWORD_ONLY and n not in FILLED_IN}
+        keywords = {n: p for n, p in self._parameters.items() if p.kind is p.KEYWORD_ONLY and n not in FILLED_IN}
         seed = {"seed": 0} if self.uses("generator") else {}
         return {name: p.default for name, p in keywords.items()} | seed
 
@@ -73,7 +74,7 @@ class Method:
 
     def uses(self, keyword: str) -> bool:
         """Whether its function takes this argument: `base`, the network that differences are taken from, for one."""
-        return keyword in self._parameters()
+        return keyword in self._parameters
 
     def check_options(self, options: Mapping[str, Any], sources: int) -> None:
         """Refuse what the method does not know, lacks, or cannot spread over this many sources.
@@ -82,7 +83,7 @@ class Method:
             SettingError: with the options that there are.
         """
         known = self.options
-        takes_any = any(p.kind is p.VAR_KEYWORD for p in self._parameters().values())
+        takes_any = any(p.kind is p.VAR_KEYWORD for p in self._parameters.values())
         if unknown := [] if takes_any else sorted(set(options) - set(known)):
             raise SettingError(f"options among {', '.join(known) or 'none'}", ", ".join(unknown), f"method {self.name}")
         required = [name for name, default in known.items() if default is inspect.Parameter.empty]
@@ -106,6 +107,7 @@ class Method:
             of_which = ", one of them the base" if base_among_them else ""
             raise SettingError(f"at least {least}{most} sources{of_which}", str(sources), f"method {self.name}")
 
+    @cached_property
     def _parameters(self) -> Mapping[str, inspect.Parameter]:
         return inspect.signature(self.function).parameters
 

@@ -11,9 +11,10 @@ from typing import Any
 from torch import Tensor
 
 from monai_medmerge.errors import IncompatibleSourcesError, SettingError
-from monai_medmerge.methods.mapped import MappedCheckpoints, TensorHeader
+from monai_medmerge.methods.mapped import MappedCheckpoints
 from monai_medmerge.methods.recipe import BASES, GIVEN, Recipe
 from monai_medmerge.methods.registry import METHODS, get_method
+from monai_medmerge.methods.tensors import TensorHeader
 from monai_medmerge.methods.writing import write_safetensors
 
 
@@ -78,9 +79,9 @@ def merge_files(
     def merged(key: str) -> Tensor:
         readers = {n: partial(files.read, n, key) for n in range(len(sources)) if key in files.headers[n]}
         if recipe.excludes(key):
-            return readers[anchor]()
+            return recipe.copied(key, readers, headers[key])
         start = partial(files.read, len(sources), key) if given and key in files.headers[-1] else None
-        return recipe.tensor(key, readers, headers[key].dtype, start)
+        return recipe.tensor(key, readers, headers[key], start)
 
     settings = {"method": name, "sources": [path.name for path in sources], "anchor": anchor, "statistics": statistics}
     metadata = {"format": "pt", "monai_medmerge": json.dumps(settings | {"options": options}, sort_keys=True)}

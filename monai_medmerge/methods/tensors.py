@@ -2,11 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import overload
 
 import torch
 from torch import Tensor
+
+
+@dataclass(frozen=True)
+class TensorHeader:
+    """What is known of a tensor without its values.
+
+    Example:
+        >>> TensorHeader(torch.float16, (2, 3)).bytes
+        12
+    """
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+
+    @property
+    def bytes(self) -> int:
+        """Its size."""
+        return math.prod(self.shape) * self.dtype.itemsize
 
 
 class TensorReaders(Sequence[Tensor]):
@@ -47,3 +67,14 @@ def wide(tensor: Tensor) -> Tensor:
         (torch.float32, torch.float64)
     """
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def all_finite(tensor: Tensor) -> bool:
+    """Whether a tensor has neither NaN nor infinite values.
+
+    Example:
+        >>> all_finite(torch.ones(2)), all_finite(torch.tensor([1.0, float("inf")]))
+        (True, False)
+    """
+    # A sum is finite only if every term is, and is far faster than isfinite; it may overflow, so it only acquits.
+    return math.isfinite(tensor.sum().item()) or bool(tensor.isfinite().all())

@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from monai_medmerge.methods.mapped import DTYPES, TensorHeader
+from monai_medmerge.methods.mapped import DTYPES
+from monai_medmerge.methods.tensors import TensorHeader
 
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
@@ -43,8 +44,6 @@ def write_safetensors(
                 if (value.dtype, tuple(value.shape)) != (wanted.dtype, wanted.shape):
                     raise ValueError(f"{name}: {value.dtype} {tuple(value.shape)} announced as {wanted}")
                 file.write(value.contiguous().reshape(-1).view(torch.uint8).numpy().data)
-            file.flush()
-            os.fsync(file.fileno())
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)

@@ -197,6 +197,20 @@ def test_damaged_files_are_refused_by_name_and_nothing_is_left(kind: str, paths:
     assert sorted(tmp_path.iterdir()) == before
 
 
+@pytest.mark.parametrize("known", STREAMING.values(), ids=list(STREAMING))
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("where", [0, 1, 2])
+def test_no_method_loses_a_value_that_is_not_finite(known: Method, value: float, where: int, tmp_path: Path) -> None:
+    count, paths = known.most or 3, []
+    for n in range(count):
+        tensor = torch.randn(40, generator=torch.Generator().manual_seed(n))
+        tensor[3] = value if n == where % count else 0.0
+        paths.append(save({"weight": tensor}, tmp_path / f"s{n}.safetensors"))
+    with pytest.raises(UnsafeCheckpointError, match=rf"s{where % count}\.safetensors, weight: expected finite"):
+        merge_files(known.name, paths, tmp_path / "merged.safetensors", **options_for(known, count))
+    assert len(list(tmp_path.iterdir())) == count
+
+
 @pytest.mark.parametrize("shard", ["../s0.safetensors", "/etc/x.safetensors", 3, "absent.safetensors"])
 def test_an_index_leads_nowhere_else(shard: object, paths: list[Path], tmp_path: Path) -> None:
     index = tmp_path / "model.safetensors.index.json"
