@@ -222,7 +222,7 @@ class SaveDicomSegd(MapTransform):
         keys: KeysCollection,
         output_dir: str | Path,
         segments: str | Path | SegmentTable,
-        source: str = "image_source",
+        source: str = "source",
         output_postfix: str = "seg",
         segmentation_type: str = "BINARY",
         reader: Mapping[str, Any] | None = None,

@@ -205,7 +205,7 @@ def test_the_transforms_carry_a_prediction_back_through_monai(tmp_path, codes):
             Flipd("image", spatial_axis=0),
         ]
     )
-    data = before({"image": str(folder), "image_source": str(folder)})
+    data = before({"image": str(folder), "source": str(folder)})
     data["pred"] = MetaTensor((data["image"].as_tensor() > 0).float(), meta=data["image"].meta)
     after = Compose(
         [
