@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,12 @@ from monai.data.utils import orientation_ras_lps
 from monai.transforms import MapTransform
 from numpy.typing import NDArray
 from pydicom.pixels import pixel_array
+from pydicom.uid import DeflatedExplicitVRLittleEndian, RLELossless
 
 from monai_medmerge.errors import DicomSeriesError, SettingError
 from monai_medmerge.transforms.dicom_geometry import Frame, find_frames, frame_affine, group_item
 from monai_medmerge.transforms.dicom_headers import Header, items, numbers, open_dicom, read_header
+from monai_medmerge.transforms.dicom_pixels import FrameSource, read_layout
 from monai_medmerge.transforms.foreign import guarded, quiet
 
 Array = NDArray[Any]
@@ -109,11 +111,10 @@ def _placed_values(
     header: Header, kind: str, affine: Array, shape: tuple[int, ...]
 ) -> Iterator[tuple[int, tuple[Array, ...], Array]]:
     """Yield (segment number, index into the grid, values there) for each segment of each frame."""
-    with open_dicom(header.path) as file:
-        dataset = pydicom.dcmread(file)
+    decode = _decoder(header)
     maximum = (numbers(header.dataset, "MaximumFractionalValue", header.where, count=1) or (1.0,))[0]
     for frame in find_frames(header):
-        pixels = pixel_array(dataset, index=frame.index)
+        pixels = decode(frame.index)
         rows, columns = np.nonzero(pixels)
         values = pixels[rows, columns]
         index = _grid_index(frame, rows, columns, affine, shape)
@@ -128,6 +129,17 @@ def _placed_values(
             where = f"{header.where}, frame {frame.index + 1}"
             raise DicomSeriesError("the number of the frame's segment", "none", where)
         yield int(found[0]), index, (values / maximum if kind == "FRACTIONAL" else values).astype(np.float32)
+
+
+def _decoder(header: Header) -> Callable[[int], Array]:
+    """Return what decodes a frame by its index: pydicom where bits are packed or in RLE, else as for images."""
+    syntax = pydicom.uid.UID(header.transfer_syntax)
+    if syntax.is_compressed and syntax not in (RLELossless, DeflatedExplicitVRLittleEndian):
+        return FrameSource(header, read_layout(header, 2**32)).decode
+    with open_dicom(header.path) as file:
+        dataset = pydicom.dcmread(file)
+    plugin = "pydicom" if syntax == RLELossless else ""
+    return lambda index: pixel_array(dataset, index=index, decoding_plugin=plugin)
 
 
 def _grid_index(frame: Frame, rows: Array, columns: Array, affine: Array, shape: tuple[int, ...]) -> tuple[Array, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,6 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 
-import monai_medmerge
 from monai_medmerge.errors import DicomSeriesError, SettingError
 from monai_medmerge.transforms.dicom import DicomSeriesReader
 from monai_medmerge.transforms.dicom_geometry import Stack
@@ -156,7 +156,7 @@ def _build(labels: Array, stack: Stack, table: SegmentTable, segmentation_type: 
         coordinate_system="PATIENT",
         frame_of_reference_uid=sources[0].FrameOfReferenceUID,
     )
-    version = getattr(monai_medmerge, "__version__", "0")
+    version = metadata.version("monai_medmerge")
     return highdicom.seg.Segmentation(
         source_images=sources,
         pixel_array=volume,

@@ -8,6 +8,8 @@ import signal
 import numpy as np
 import pydicom
 import pytest
+from monai.data import DataLoader, Dataset
+from monai.transforms import LoadImaged
 from pydicom.data import get_testdata_file
 from transforms.reading import read
 
@@ -35,3 +37,12 @@ def test_a_child_that_hangs_is_given_up_and_replaced(monkeypatch):
         read(COMPRESSED)
     monkeypatch.undo()
     assert read(COMPRESSED)[0].max() == 2145
+
+
+def test_forked_workers_start_children_of_their_own():
+    expected = read(COMPRESSED)[0]
+    load = LoadImaged("image", reader="monai_medmerge.transforms.DicomSeriesReader")
+    loader = DataLoader(Dataset([{"image": COMPRESSED}] * 4, load), batch_size=2, num_workers=2)
+    for batch in loader:
+        np.testing.assert_array_equal(batch["image"].numpy(), np.stack([expected] * 2))
+    np.testing.assert_array_equal(read(COMPRESSED)[0], expected)

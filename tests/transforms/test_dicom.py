@@ -14,11 +14,12 @@ from monai.data import DataLoader, Dataset
 from monai.transforms import LoadImaged
 from pydicom.dataelem import RawDataElement
 from pydicom.pixels import apply_color_lut, apply_modality_lut
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 from transforms.phantoms import PATIENT, SECRETS, new_dataset, save, set_pixels, voxels, write_series
 from transforms.reading import read, read_with_itk
 
 from monai_medmerge.errors import DicomSeriesError, SettingError
-from monai_medmerge.transforms import DicomSeriesReader, list_series
+from monai_medmerge.transforms import DicomSeriesReader, dicom_headers, list_series
 
 FILES = sorted((Path(pydicom.__file__).parent / "data/test_files").glob("*.dcm"))
 FOLDERS = sorted(path for path in (FILES[0].parent / "dicomdirtests").rglob("*") if path.is_dir())
@@ -226,3 +227,14 @@ def test_a_huge_image_is_refused_before_anything_is_allocated(tmp_path):
     dataset.NumberOfFrames = 2**30
     with pytest.raises(DicomSeriesError, match="max_bytes"):
         read(save(dataset, tmp_path / "huge.dcm"))
+
+
+def test_a_deflated_file_that_inflates_without_end_is_refused(tmp_path, monkeypatch):
+    dataset = new_dataset()
+    set_pixels(dataset, voxels((40, 200, 200)) * 0)
+    dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    path = save(dataset, tmp_path / "deflated.dcm")
+    assert path.stat().st_size < 10_000
+    monkeypatch.setattr(dicom_headers, "_MAX_INFLATED", 2**20)
+    with pytest.raises(DicomSeriesError, match="after inflation"):
+        read(path)

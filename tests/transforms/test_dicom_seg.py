@@ -14,7 +14,8 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import Compose, Flipd, Invertd, LoadImaged
 from pydicom.data import get_testdata_file
-from pydicom.uid import generate_uid
+from pydicom.uid import ExplicitVRLittleEndian, JPEGLSLossless, RLELossless, generate_uid
+from transforms.mutations import mutate
 from transforms.phantoms import PATIENT, oblique, voxels, write_enhanced_ct, write_series
 from transforms.reading import read
 
@@ -127,7 +128,8 @@ def test_an_enhanced_source_is_referenced_frame_by_frame(tmp_path, codes):
     np.testing.assert_array_equal(read_seg(path, meta["affine"], (10, 8, 6)), label_map())
 
 
-def test_fractions_become_channels_or_the_largest_label(tmp_path, codes):
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, RLELossless, JPEGLSLossless])
+def test_fractions_become_channels_or_the_largest_label(tmp_path, codes, syntax):
     folder = new_series(tmp_path / "series")
     _, meta = read(folder)
     sources = sorted(
@@ -150,6 +152,7 @@ def test_fractions_become_channels_or_the_largest_label(tmp_path, codes):
             for i in range(len(table.segments))
         ],
         generate_uid(), 1, generate_uid(), 1, "phantom", "phantom", "1", "1",
+        transfer_syntax_uid=syntax,
     )  # fmt: skip
     seg.save_as(tmp_path / "seg.dcm")
     channels = read_seg(tmp_path / "seg.dcm", meta["affine"], (10, 8, 6), channels=True)
@@ -235,3 +238,17 @@ def test_tables_and_labels_that_do_not_fit_are_refused(tmp_path, codes):
         write_seg(label_map() * 2, np.eye(4), tmp_path, SegmentTable.from_json(codes), tmp_path / "no.dcm")
     with pytest.raises(SettingError, match="segmentation_type"):
         write_seg(label_map(), np.eye(4), tmp_path, SegmentTable.from_json(codes), tmp_path / "no.dcm", "FRACTIONAL")
+
+
+def test_mutated_segs_raise_only_our_errors(tmp_path, codes):
+    folder = new_series(tmp_path / "series")
+    _, meta = read(folder)
+    path = write_seg(label_map(), meta["affine"], folder, SegmentTable.from_json(codes), tmp_path / "seg.dcm")
+    refused = 0
+    for data in mutate([path.read_bytes()], 200, seed=22, head=9000):
+        path.write_bytes(data)
+        try:
+            assert read_seg(path, meta["affine"], (10, 8, 6)).shape == (10, 8, 6)
+        except DicomSeriesError:
+            refused += 1
+    assert refused > 50
