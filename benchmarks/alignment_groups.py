@@ -19,6 +19,7 @@ import copy
 import functools
 import importlib
 import importlib.util
+import signal
 import time
 import warnings
 from collections.abc import Callable
@@ -121,8 +122,14 @@ FINDERS: dict[str, tuple[Callable[..., Found], str]] = {
 }
 
 
-def cell(finder: Callable[..., Found], arguments: tuple[Any, ...], repeats: int) -> str:
+def cell(finder: Callable[..., Found], arguments: tuple[Any, ...], repeats: int, limit: int) -> str:
     """Groups, seconds, and whether the function survives."""
+
+    def stop(*_: object) -> None:
+        raise TimeoutError
+
+    signal.signal(signal.SIGALRM, stop)
+    signal.alarm(limit if finder in (torch_pruning, rebasin) else 0)
     best = float("inf")
     output_layers(arguments[0], arguments[2])  # Cached: no part of anybody's time.
     try:
@@ -136,6 +143,8 @@ def cell(finder: Callable[..., Found], arguments: tuple[Any, ...], repeats: int)
         if finder not in (torch_pruning, rebasin):
             raise
         return type(error).__name__
+    finally:
+        signal.alarm(0)
     return f"{groups} in {best:.2f} s" + (f", CHANGED {difference:.0e}" if difference else "")
 
 
@@ -154,6 +163,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=list(CASES), default=list(CASES), metavar="NETWORK")
     parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--limit", type=int, default=60, help="seconds after which a rival is stopped")
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -164,7 +174,10 @@ def main() -> None:
         construct, shape = CASES[name]
         torch.manual_seed(0)
         network, other, image = construct().eval(), construct().eval(), torch.randn(shape)
-        cells = [cell(find, (copy.deepcopy(network), other, image), arguments.repeats) for find in finders.values()]
+        cells = [
+            cell(find, (copy.deepcopy(network), other, image), arguments.repeats, arguments.limit)
+            for find in finders.values()
+        ]
         print(f"{name:22}" + "".join(f"{c:26}" for c in cells) + matching_time(network, other, image), flush=True)
 
 

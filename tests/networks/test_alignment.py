@@ -231,7 +231,7 @@ def test_matching_is_repeatable_and_no_single_group_could_do_better(widths: list
     groups = channel_groups(network, torch.randn(3, 2))
     anchor = {n: t.detach() for n, t in network.named_parameters()}
     source = {n: torch.randn_like(t) for n, t in anchor.items()}
-    found, again = (assign_by_weights(groups, anchor, source, tolerance=0) for _ in range(2))
+    found, again = (assign_by_weights(groups, anchor, source, tolerance=0.0) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(found.orders, again.orders, strict=True))
     moved = groups.permute(source, found.orders)
     for n, group in enumerate(groups.groups):
