@@ -208,6 +208,8 @@ class FrameSource:
         if not self.header.transfer_syntax:
             raise DicomSeriesError("a transfer syntax", "none", f"{where}, TransferSyntaxUID")
         if not pydicom.uid.UID(self.header.transfer_syntax).is_encapsulated:
+            if len(dataset[found[0]].value) >= layout.frame_bytes * (layout.frames + 1):
+                raise DicomSeriesError(f"{layout.frames} frame(s) as NumberOfFrames says", "Pixel Data for more", where)
             return
         plugin = DECODERS.get(pydicom.uid.UID(self.header.transfer_syntax))
         require_codec(plugin, self.header.transfer_syntax, where)

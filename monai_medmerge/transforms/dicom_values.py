@@ -147,9 +147,11 @@ def read_volume(frames: Sequence[Frame], layouts: Mapping[Path, Layout], max_byt
         transformation.extremes(sources[frame.header.path].layout)
         for frame, transformation in zip(frames, transformations, strict=True)
     ]
-    mirror = min(low for low, _ in extremes) + max(high for _, high in extremes)
-    np.subtract(array.dtype.type(mirror), array, out=array)
-    return Volume(array, "MONOCHROME2", mirror)
+    low, high = min(low for low, _ in extremes), max(high for _, high in extremes)
+    # In this order, each step stays within what the array's type holds.
+    np.subtract(array.dtype.type(high), array, out=array)
+    np.add(array, array.dtype.type(low), out=array)
+    return Volume(array, "MONOCHROME2", low + high)
 
 
 def is_measurement(frame: Frame) -> bool:

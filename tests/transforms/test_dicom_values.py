@@ -38,6 +38,13 @@ def test_monochrome1_radiographs_are_inverted_over_the_stored_bits(tmp_path):
     assert meta["photometric_interpretation"] == "MONOCHROME1"
 
 
+def test_monochrome1_is_inverted_after_rescaling_within_the_range_that_can_be_stored(tmp_path):
+    dataset = radiograph("MONOCHROME1")
+    dataset.RescaleSlope, dataset.RescaleIntercept = 1, 28000
+    array, _ = read(save(dataset, tmp_path / "a.dcm"))
+    np.testing.assert_array_equal(array[..., 0], 28000 + 4095 - voxels()[0].T.astype(int))
+
+
 def test_monochrome1_leaves_hounsfield_units_alone(tmp_path):
     write_series(tmp_path, voxels(), PhotometricInterpretation="MONOCHROME1")
     array, meta = read(tmp_path)
@@ -126,6 +133,15 @@ def test_pixel_data_of_another_length_than_the_header_says_is_refused(tmp_path):
     dataset.PixelData *= 2
     with pytest.raises(DicomSeriesError, match="Pixel Data for 2"):
         read(save(dataset, path))
+
+
+def test_more_colour_frames_than_the_header_says_are_refused(tmp_path):
+    colors = np.stack([voxels(high=256).astype(np.uint8)] * 3, axis=-1)
+    dataset = new_secondary_capture(colors, "RGB")
+    assert read(save(dataset, tmp_path / "a.dcm"))[0].shape == (10, 8, 6, 3)
+    dataset.NumberOfFrames = 4
+    with pytest.raises(DicomSeriesError, match="Pixel Data for more"):
+        read(save(dataset, tmp_path / "a.dcm"))
 
 
 def test_overlays_in_unused_bits_are_no_part_of_the_values(tmp_path):
