@@ -29,6 +29,11 @@ highdicom, has_highdicom = optional_import("highdicom")
 
 Array = NDArray[Any]
 _TYPES = ("BINARY", "LABELMAP")
+# Of the patient and study modules: to be present, but possibly empty (PS3.5 7.4.3).
+_TYPE_2 = (
+    *("PatientName", "PatientID", "PatientBirthDate", "PatientSex"),
+    *("StudyDate", "StudyTime", "StudyID", "AccessionNumber", "ReferringPhysicianName"),
+)
 
 
 @dataclass(frozen=True)
@@ -147,7 +152,7 @@ def _check_grid(labels: Array, affine: Array, stack: Stack) -> None:
 
 def _build(labels: Array, stack: Stack, table: SegmentTable, segmentation_type: str) -> Dataset:
     paths = dict.fromkeys(frame.header.path for frame in stack.frames)
-    sources = [pydicom.dcmread(path, stop_before_pixels=True) for path in paths]
+    sources = [_read_source(path) for path in paths]
     # highdicom wants (slice, row, column), and the affine's columns in that order.
     reverse = np.eye(4)[[2, 1, 0, 3]]
     volume = highdicom.Volume(
@@ -173,6 +178,18 @@ def _build(labels: Array, stack: Stack, table: SegmentTable, segmentation_type: 
         content_label="SEGMENTATION",
         series_description=table.series_description,
     )
+
+
+def _read_source(path: Path) -> Dataset:
+    """Read what a SEG takes over of its source; attributes of type 2 that de-identification removed become empty."""
+    source = pydicom.dcmread(path, stop_before_pixels=True)
+    for keyword in _TYPE_2:
+        if keyword not in source:
+            setattr(source, keyword, "")
+    for keyword in ("FrameOfReferenceUID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"):
+        if not source.get(keyword):
+            raise DicomSeriesError(f"a {keyword} to reference", "none", path.name)
+    return source
 
 
 def _describe(item: Mapping[str, Any], version: str) -> Any:

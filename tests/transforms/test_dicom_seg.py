@@ -121,6 +121,23 @@ def test_the_seg_references_its_source_and_carries_its_patient(tmp_path, codes):
     assert seg.NumberOfFrames == 8
 
 
+def test_a_de_identified_source_is_referenced_and_one_without_a_space_refused(tmp_path, codes):
+    folder = new_series(tmp_path / "series")
+    _, meta = read(folder)
+    arguments = (label_map(), meta["affine"], folder, SegmentTable.from_json(codes), tmp_path / "seg.dcm")
+    for keywords in (("PatientBirthDate", "PatientSex", "AccessionNumber"), ("FrameOfReferenceUID",)):
+        for path in folder.iterdir():
+            dataset = pydicom.dcmread(path)
+            for keyword in keywords:
+                delattr(dataset, keyword)
+            dataset.save_as(path)
+        if keywords == ("FrameOfReferenceUID",):
+            with pytest.raises(DicomSeriesError, match="FrameOfReferenceUID"):
+                write_seg(*arguments)
+        else:
+            np.testing.assert_array_equal(read_seg(write_seg(*arguments), meta["affine"], (10, 8, 6)), label_map())
+
+
 def test_an_enhanced_source_is_referenced_frame_by_frame(tmp_path, codes):
     source = write_enhanced_ct(tmp_path / "enhanced.dcm", voxels(), [3, 0, 5, 1, 4, 2], [1] * 6, [0] * 6)
     _, meta = read(source)
