@@ -34,7 +34,7 @@ def fisher(
         In at least float32.
 
     Raises:
-        SettingError: floor is not positive.
+        SettingError: floor is not positive, or a Fisher diagonal has another shape than its tensor.
 
     Example:
         >>> fisher([torch.tensor([0.0, 0.0]), torch.tensor([4.0, 4.0])],
@@ -46,6 +46,9 @@ def fisher(
     start = wide(tensors[0])
     total, weights = torch.zeros_like(start), torch.zeros_like(start)
     for tensor, information in zip(tensors, fishers, strict=True):
+        if information.shape != start.shape:
+            expected = f"a diagonal of shape {tuple(start.shape)}"
+            raise SettingError(expected, f"{tuple(information.shape)}", "method fisher, fishers")
         weight = wide(information).clamp(min=floor)
         total.addcmul_(weight, wide(tensor).to(total.dtype))
         weights += weight

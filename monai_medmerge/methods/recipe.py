@@ -121,12 +121,12 @@ class Recipe:
         """What the method is called with for one tensor; None where it cannot be, so that the tensor is averaged."""
         if len(chosen) < self.known.least or (start is None and self.known.uses("base")):
             return None
-        arguments = {key: value for key, value in self.options.items() if key != "seed" or "seed" in self._own}
+        arguments = dict(self.options)
         arguments |= {key: [self.options[key][n] for n in chosen] for key in self.known.per_source if key in arguments}
         if start is not None:
             arguments["base"] = start
         if self.known.uses("generator"):
-            arguments["generator"] = _generator(int(self.options.get("seed", 0)), name)
+            arguments["generator"] = _generator(int(arguments.pop("seed", 0)), name)
         if self.known.data:
             measured = [self.options[self.known.data][n].get(name) for n in chosen]
             if all(value is None for value in measured):
@@ -138,11 +138,6 @@ class Recipe:
             arguments[self.known.data] = measured
         return arguments
 
-    @property
-    def _own(self) -> tuple[str, ...]:
-        """Options that the function takes as they are; a seed becomes a generator."""
-        return tuple(key for key in self.known.options if self.known.uses(key))
-
     def _checked(
         self, name: str, merged: Tensor, header: TensorHeader, readers: Mapping[int, Reader], base: Reader | None
     ) -> Tensor:
@@ -153,9 +148,9 @@ class Recipe:
         if all_finite(merged):
             return merged
         # No method loses a NaN, so that a look at the result is enough until there is one to be found.
-        given = {"the base": base} if base else {}
-        for source, reader in {**{self.sources[n]: reader for n, reader in readers.items()}, **given}.items():
+        for n, reader in (*readers.items(), *([(-1, base)] if base else [])):
             if not all_finite(reader()):
+                source = self.sources[n] if n >= 0 else "the base"
                 raise UnsafeCheckpointError("finite weights", "NaN or infinite values", f"{source}, {name}")
         raise SettingError("finite weights", f"NaN or infinite values in {header.dtype}", where)
 

@@ -201,6 +201,7 @@ def test_narrow_numbers_are_summed_wide(dtype: torch.dtype) -> None:
         (lambda t, b: ties(t, b, density=0), "density"),
         (lambda t, b: dare(t, b, Generator(), drop=1.0), "drop"),
         (lambda t, b: fisher(t, fishers=t, floor=0), "floor"),
+        (lambda t, b: fisher(t, fishers=[t[0][:, :1]] * 2), "fishers"),
         (lambda t, b: regmean(t, grams=[torch.eye(3)[None]] * 2, off_diagonal=1.0), "off_diagonal"),
         (lambda t, b: regmean(t, grams=[torch.eye(2)[None]] * 2), "grams"),
     ],

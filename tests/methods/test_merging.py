@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import variants
+from monai.bundle import ConfigParser
 from torch import Tensor, nn
 from variants import example, output
 
@@ -282,6 +283,16 @@ def test_a_shared_tensor_is_merged_once() -> None:
     for name, value in state.items():
         names.setdefault(id(value), []).append(name)
     assert any(len(group) > 1 for group in names.values())
+
+
+def test_a_configuration_selects_a_method_by_name() -> None:
+    network = nn.Linear(2, 2)
+    sources = [Source.from_network(nn.Linear(2, 2), f"s{n}") for n in range(2)]
+    merged = {"_target_": "monai_medmerge.methods.merge_with", "name": "@method", "network": "@network"}
+    config = {"method": "slerp", "network": network, "sources": sources}
+    parser = ConfigParser(config | {"merged": merged | {"sources": "@sources", "t": 1.0}})
+    result = parser.get_parsed_content("merged")
+    assert torch.allclose(result.weight, sources[1].tensors["weight"], atol=1e-6)
 
 
 def test_a_method_of_whole_networks_from_another_room() -> None:
