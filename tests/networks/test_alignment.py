@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 
 import monai.networks.nets as nets
 import pytest
@@ -192,6 +191,7 @@ def brute_force(similarity: Tensor) -> float:
     return max(float(similarity[torch.arange(n), list(order)].sum()) for order in itertools.permutations(range(n)))
 
 
+@settings(max_examples=25, deadline=None)
 @given(st.integers(1, 5), st.integers(0, 1000))
 def test_best_order_is_the_best_of_all(size: int, seed: int) -> None:
     similarity = torch.randn(size, size, generator=torch.Generator().manual_seed(seed))
@@ -200,6 +200,7 @@ def test_best_order_is_the_best_of_all(size: int, seed: int) -> None:
     assert float(similarity[torch.arange(size), order].sum()) == pytest.approx(brute_force(similarity), abs=1e-5)
 
 
+@settings(max_examples=25, deadline=None)
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=5), st.floats(0, 1e3))
 def test_correlations_are_pooled_over_batches_of_any_size(lengths: list[int], offset: float) -> None:
     generator = torch.Generator().manual_seed(sum(lengths))
@@ -218,14 +219,9 @@ def test_a_channel_that_never_changes_correlates_with_nothing() -> None:
     assert moments.correlation()[0].tolist() == [0, 0]
 
 
-def chains() -> Iterator[list[int]]:
-    yield from ([4, 6, 3], [5, 5, 5, 5], [3, 8, 2, 7, 4])
-
-
-@settings(deadline=None, max_examples=20)
-@given(st.sampled_from(list(chains())), st.integers(0, 100))
-def test_matching_is_repeatable_and_no_single_group_could_do_better(widths: list[int], seed: int) -> None:
-    torch.manual_seed(seed)
+@pytest.mark.parametrize("widths", [[4, 6, 3], [5, 5, 5, 5], [3, 8, 2, 7, 4]])
+def test_matching_is_repeatable_and_no_single_group_could_do_better(widths: list[int]) -> None:
+    torch.manual_seed(0)
     layers = [nn.Linear(a, b, bias=False) for a, b in itertools.pairwise([2, *widths, 2])]
     network = nn.Sequential(*layers)
     groups = channel_groups(network, torch.randn(3, 2))

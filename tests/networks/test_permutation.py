@@ -289,7 +289,7 @@ LAYERS: list[Callable[[int], nn.Module]] = [
 ]
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=30, deadline=None, derandomize=True)
 @given(st.lists(st.integers(0, len(LAYERS) - 1), min_size=1, max_size=6))
 def test_labels_are_right_for_any_stack_of_layers(chosen: list[int]) -> None:
     """Whatever is stacked, no group that the labels propose is refused by the check."""
@@ -299,6 +299,7 @@ def test_labels_are_right_for_any_stack_of_layers(chosen: list[int]) -> None:
     assert not any("changed the output" in fixed.reason for fixed in groups.fixed), str(groups)
 
 
+@settings(max_examples=20, deadline=None)
 @given(st.permutations([2, 3, 4]), st.integers(0, 3))
 def test_labels_are_reshaped_as_the_activation_is(shape: list[int], varying: int) -> None:
     full = torch.zeros(shape, dtype=torch.int64)
