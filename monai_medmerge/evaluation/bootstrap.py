@@ -1,9 +1,106 @@
-"""Macro F1 and the interval within which it may lie: a bootstrap over test cases."""
+"""Any measure of a set of cases, and the interval within which it may lie: a bootstrap over cases or patients."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+
 import numpy as np
 from jaxtyping import Float, Int
+
+from monai_medmerge.errors import SettingError
+
+# What is measured, as a function of how often each case counts: weights (sample, case) to values (sample,). Resampling
+# cases is drawing how often each occurs, so one call measures all resamples at once.
+Statistic = Callable[[np.ndarray], np.ndarray]
+
+SAMPLES = 2000
+# Weights of many resamples and cases are drawn in pieces of about this many numbers.
+_PIECE = 8_000_000
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A measured value and its interval; NaN where it cannot be measured.
+
+    Example:
+        >>> print(Estimate(0.8123, 0.75, 0.861))
+        0.812 (0.750 to 0.861)
+    """
+
+    value: float
+    low: float
+    high: float
+
+    def as_dict(self) -> dict[str, float | None]:
+        """The numbers for JSON, which knows no NaN."""
+        numbers = {"value": self.value, "low": self.low, "high": self.high}
+        return {name: None if np.isnan(number) else number for name, number in numbers.items()}
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
+
+
+def estimate(
+    statistics: Sequence[Statistic],
+    cases: int,
+    groups: Sequence[Hashable] | None = None,
+    level: float = 0.95,
+    samples: int = SAMPLES,
+    seed: int = 0,
+) -> list[Estimate]:
+    """Measure on all cases, with percentile intervals over resampled cases; every statistic sees the same resamples.
+
+    A difference of two networks on the same cases is one statistic, so its interval is paired.
+
+    Args:
+        statistics: each from weights (sample, case) to values (sample,).
+        cases: how many there are.
+        groups: which patient each case is of, where there are several images of one: whole groups are resampled,
+            because cases of one patient are not independent.
+        level: probability of the interval.
+        samples: how many resamples.
+        seed: of the resampling.
+
+    Returns:
+        One estimate per statistic. Resamples on which it is undefined (NaN) are left out. Efron and Tibshirani, An
+        Introduction to the Bootstrap (1993), chapter 13.
+
+    Raises:
+        SettingError: there is no case, or as many groups as cases were not given.
+
+    Example:
+        >>> hits = np.array([1.0, 1.0, 0.0, 1.0] * 25)
+        >>> print(estimate([lambda weights: weights @ hits / weights.sum(1)], 100)[0])
+        0.750 (0.660 to 0.830)
+    """
+    if cases < 1:
+        raise SettingError("at least one case", "none", "bootstrap")
+    if groups is not None and len(groups) != cases:
+        raise SettingError(f"a group for each of {cases} cases", f"{len(groups)}", "bootstrap, groups")
+    everything = np.ones((1, cases))
+    values = [float(statistic(everything)[0]) for statistic in statistics]
+    drawn = [np.empty(samples) for _ in statistics]
+    # The first sight of each group numbers it, so that any hashable value will do.
+    numbers = {group: number for number, group in enumerate(dict.fromkeys(groups or ()))}
+    member = None if groups is None else np.array([numbers[group] for group in groups])
+    units = cases if member is None else len(numbers)
+    generator, step = np.random.default_rng(seed), max(1, _PIECE // cases)
+    for first in range(0, samples, step):
+        count = min(step, samples - first)
+        weights = generator.multinomial(units, np.full(units, 1 / units), size=count).astype(np.float64)
+        weights = weights if member is None else weights[:, member]
+        for statistic, found in zip(statistics, drawn, strict=True):
+            found[first : first + count] = statistic(weights)
+    return [Estimate(value, *_bounds(found, level)) for value, found in zip(values, drawn, strict=True)]
+
+
+def _bounds(values: np.ndarray, level: float) -> tuple[float, float]:
+    known = values[~np.isnan(values)]
+    if not len(known):
+        return float("nan"), float("nan")
+    low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
 
 
 def confusion(predictions: Int[np.ndarray, " case"], labels: Int[np.ndarray, " case"], classes: int) -> np.ndarray:
@@ -21,23 +118,23 @@ def confusion(predictions: Int[np.ndarray, " case"], labels: Int[np.ndarray, " c
     return np.bincount(labels * classes + predictions, minlength=classes**2).reshape(classes, classes)
 
 
-def macro_f1_of_counts(counts: Float[np.ndarray, "*sample label prediction"]) -> np.ndarray:
-    """Mean over classes of ``2 TP / (2 TP + FP + FN)``; a class that neither occurs nor is predicted counts as 0.
+def f1_of_counts(counts: Float[np.ndarray, "*sample label prediction"]) -> np.ndarray:
+    """``2 TP / (2 TP + FP + FN)`` per class; 0 for a class that neither occurs nor is predicted.
 
     Args:
         counts: one or many confusion matrices (..., label, prediction).
 
     Example:
-        >>> round(float(macro_f1_of_counts(np.array([[1, 1], [0, 1]]))), 4)
-        0.6667
+        >>> f1_of_counts(np.array([[1, 1], [0, 1]])).round(4).tolist()
+        [0.6667, 0.6667]
     """
     hits = np.diagonal(counts, axis1=-2, axis2=-1)
     total = counts.sum(-1) + counts.sum(-2)
-    return np.divide(2.0 * hits, total, out=np.zeros(hits.shape), where=total > 0).mean(-1)
+    return np.divide(2.0 * hits, total, out=np.zeros(hits.shape), where=total > 0)
 
 
 def macro_f1(predictions: Int[np.ndarray, " case"], labels: Int[np.ndarray, " case"], classes: int) -> float:
-    """Macro F1 of class predictions.
+    """Macro F1 of class predictions: the mean of F1 over classes.
 
     Args:
         predictions: class numbers, int (case,).
@@ -48,7 +145,26 @@ def macro_f1(predictions: Int[np.ndarray, " case"], labels: Int[np.ndarray, " ca
         >>> macro_f1(np.array([0, 1, 2]), np.array([0, 1, 2]), 3)
         1.0
     """
-    return float(macro_f1_of_counts(confusion(predictions, labels, classes)))
+    return float(f1_of_counts(confusion(predictions, labels, classes).astype(np.float64)).mean())
+
+
+def count_cells(
+    predictions: Int[np.ndarray, " case"], labels: Int[np.ndarray, " case"], classes: int
+) -> Callable[[np.ndarray], np.ndarray]:
+    """A function from weights (sample, case) to confusion matrices (sample, label, prediction).
+
+    Args:
+        predictions: class numbers, int (case,).
+        labels: class numbers, int (case,).
+        classes: how many there are.
+
+    Example:
+        >>> count_cells(np.array([0, 1]), np.array([0, 0]), 2)(np.array([[3.0, 1.0]])).tolist()
+        [[[3.0, 1.0], [0.0, 0.0]]]
+    """
+    cells = np.zeros((len(labels), classes**2))
+    cells[np.arange(len(labels)), labels * classes + predictions] = 1
+    return lambda weights: (weights @ cells).reshape(len(weights), classes, classes)
 
 
 def bootstrap_interval(
@@ -57,7 +173,7 @@ def bootstrap_interval(
     classes: int,
     reference: Int[np.ndarray, " case"] | None = None,
     level: float = 0.95,
-    samples: int = 2000,
+    samples: int = SAMPLES,
     seed: int = 0,
 ) -> tuple[float, float]:
     """Percentile interval of macro F1, or of its paired difference to a reference, over resampled cases.
@@ -72,21 +188,18 @@ def bootstrap_interval(
         seed: of the resampling.
 
     Returns:
-        Lower and upper bound. Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
+        Lower and upper bound; see `estimate`.
 
     Example:
         >>> bootstrap_interval(np.array([0, 1, 0, 1]), np.array([0, 1, 0, 1]), 2, reference=np.array([0, 1, 0, 1]))
         (0.0, 0.0)
     """
-    cases = len(labels)
-    # Resampling cases is drawing how often each occurs; a matrix product then counts all samples at once.
-    draws = np.random.default_rng(seed).multinomial(cases, np.full(cases, 1 / cases), size=samples).astype(np.float64)
+    counts = count_cells(predictions, labels, classes)
+    others = None if reference is None else count_cells(reference, labels, classes)
 
-    def scores(predicted: np.ndarray) -> np.ndarray:
-        cells = np.zeros((cases, classes**2))
-        cells[np.arange(cases), labels * classes + predicted] = 1
-        return macro_f1_of_counts((draws @ cells).reshape(samples, classes, classes))
+    def measure(weights: np.ndarray) -> np.ndarray:
+        taken_off = 0.0 if others is None else f1_of_counts(others(weights)).mean(-1)
+        return np.asarray(f1_of_counts(counts(weights)).mean(-1) - taken_off)
 
-    values = scores(predictions) - (scores(reference) if reference is not None else 0)
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    found = estimate([measure], len(labels), level=level, samples=samples, seed=seed)[0]
+    return found.low, found.high
