@@ -1,6 +1,6 @@
 """Channel groups found, and the time it takes, beside Torch-Pruning's dependency graph and the rebasin package.
 
-    pip install torch-pruning==1.6.1 && pip install --no-deps rebasin==0.0.47 torchview graphviz
+    pip install --no-deps torch-pruning==1.6.1 rebasin==0.0.47 torchview graphviz
     python -m benchmarks.alignment_groups
     python -m benchmarks.alignment_groups --only ResNet50 DenseNet121
 
@@ -9,7 +9,8 @@ so that other work on the machine does not count, the best of `--repeats`; ours 
 that permutes a copy, which the others lack. Afterwards, outside the time, the result is put to use: all our groups are
 permuted at random, rebasin matches two networks in one sweep, and the output is compared with what it was (ours in
 evaluation and training, rebasin's in evaluation). Torch-Pruning cannot permute; its groups are its own list of those
-that can be pruned, without the output layers'. The last column is what matching a second network by weights takes.
+that can be pruned, of two channels or more and without the output layers'. A rival that needs longer than `--limit` is
+stopped (TimeoutError). The last column is what matching a second, independently drawn network by weights takes.
 """
 
 from __future__ import annotations
@@ -88,15 +89,20 @@ def torch_pruning(network: nn.Module, other: nn.Module, image: torch.Tensor) -> 
     del other
     pruning = importlib.import_module("torch_pruning")
     graph = pruning.DependencyGraph().build_dependency(network, example_inputs=image)
-    return sum(1 for _ in graph.get_all_groups(ignored_layers=output_layers(network, image))), None
+    groups = graph.get_all_groups(ignored_layers=output_layers(network, image))
+    return sum(len(group[0].idxs) > 1 for group in groups), None
 
 
 @functools.cache
 def output_layers(network: nn.Module, image: torch.Tensor) -> list[nn.Module]:
     """Layers whose channels are outputs of the network in evaluation or training, and must stay."""
     fixed = channel_groups(network, image, check=False).fixed
-    names = {f.tensor.rpartition(".")[0] for f in fixed if f.tensor.endswith("weight") and "an output" in f.reason}
-    return [module for name, module in network.named_modules() if name in names]
+    still = {(f.tensor, f.axis) for f in fixed if "an output" in f.reason}
+    return [
+        module
+        for name, module in network.named_modules()
+        if (f"{name}.weight", int(isinstance(module, nn.modules.conv._ConvTransposeNd))) in still
+    ]
 
 
 def rebasin(network: nn.Module, other: nn.Module, image: torch.Tensor) -> Found:

@@ -221,7 +221,7 @@ def assign_by_activations(
     try:
         with torch.no_grad():
             for count, batch in enumerate(batches, 1):  # noqa: B007
-                image = image_of(batch)
+                image = image_of(batch).as_subclass(Tensor)
                 for network, (seen, _) in zip((anchor, *sources), observed, strict=True):
                     seen.clear()
                     network(image)

@@ -75,13 +75,14 @@ def outputs_of_both_modes(
             # Attention blocks of torch and MONAI keep the rate as a number.
             if isinstance(getattr(module, rate, None), float):
                 setattr(module, rate, 0.0)
+    # A MetaTensor wraps every result anew, and what is noted on a tensor would be lost.
+    image = example_input.as_subclass(Tensor)
     found: list[Tensor] = []
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         for training in modes:
             torch.manual_seed(0)
             network.train(training)
-            single = training and example_input.shape[0] == 1
-            output = network(torch.cat([example_input, example_input]) if single else example_input)
+            output = network(torch.cat([image, image]) if training and len(image) == 1 else image)
             found += [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
     return found
 

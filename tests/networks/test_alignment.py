@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from monai.data import MetaTensor
 from torch import Tensor, nn
 from variants import build, example, flat
 
@@ -136,6 +137,14 @@ def test_sources_that_cover_a_part_are_aligned_in_it() -> None:
     assert torch.equal(aligned.tensors["layer4.1.conv2.weight"], anchor.tensors["layer4.1.conv2.weight"])
     last = next(n for n, g in enumerate(groups.groups) if any(m.tensor == "fc.weight" for m in g.members))
     assert torch.equal(aligned.tensors["fc.weight"][:, orders[last]], part["fc.weight"])
+
+
+def test_images_may_be_meta_tensors() -> None:
+    network, sources, image = build("UNet-batch-2d", 0), sources_of("UNet-batch-2d", 2), example("UNet-batch-2d")
+    for batches in (None, [image]):
+        plain = align(network, sources, image, batches)[1]
+        meta = None if batches is None else [{"image": MetaTensor(image)}]
+        assert align(network, sources, MetaTensor(image), meta)[1].sha256 == plain.sha256
 
 
 def test_a_single_source_and_the_anchor_come_back_as_they_are() -> None:
