@@ -125,7 +125,7 @@ def f1_of_counts(counts: Float[np.ndarray, "*sample label prediction"]) -> np.nd
         counts: one or many confusion matrices (..., label, prediction).
 
     Example:
-        >>> f1_of_counts(np.array([[1, 1], [0, 1]])).round(4).tolist()
+        >>> f1_of_counts(np.array([[1.0, 1.0], [0.0, 1.0]])).round(4).tolist()
         [0.6667, 0.6667]
     """
     hits = np.diagonal(counts, axis1=-2, axis2=-1)
