@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
-import resource
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -63,7 +63,7 @@ def training_step(network: nn.Module, forward: Callable[[torch.Tensor], torch.Te
     return step
 
 
-def steps(case: str, count: int) -> dict[str, Callable[[], Step]]:
+def steps(case: str, count: int, constraint: str) -> dict[str, Callable[[], Step]]:
     """Builders of the kinds of step, by name."""
     build, shape = CASES[case]
 
@@ -76,7 +76,7 @@ def steps(case: str, count: int) -> dict[str, Callable[[], Step]]:
 
     def coefficients() -> Step:
         sources = [Source.from_network(build(), f"source {n}") for n in range(count)]
-        merged = merge(build(), sources, exclude=["fc.*", "class_layers.*"])
+        merged = merge(build(), sources, constraint=constraint, exclude=["fc.*", "class_layers.*"])
         return training_step(merged, merged, image())
 
     def side_by_side() -> Step:
@@ -87,10 +87,15 @@ def steps(case: str, count: int) -> dict[str, Callable[[], Step]]:
 
 
 def medians(kinds: dict[str, Step], repeats: int) -> dict[str, float]:
-    """Median seconds of each kind of step, taken in turns after two rounds to warm up."""
+    """Median seconds of each kind of step, taken in turns after two rounds to warm up.
+
+    Side by side, which is far slower, takes part in every fourth round.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in kinds}
     for repeat in range(repeats + 2):
         for name, step in kinds.items():
+            if name == "side by side" and repeat % 4:
+                continue
             start = time.perf_counter()
             step()
             if repeat >= 2:
@@ -98,14 +103,16 @@ def medians(kinds: dict[str, Step], repeats: int) -> dict[str, float]:
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
-def peak_memory(case: str, count: int, kind: str, threads: int) -> int:
-    """Bytes by which the process grew, at its peak, over two steps and all that they need."""
-    torch.set_num_threads(threads)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    step = steps(case, count)[kind]()
+def peak_memory(case: str, count: int, constraint: str, kind: str) -> int:
+    """Bytes in memory at the peak of two steps and all that they need, in a process of its own (Linux)."""
+    torch.set_num_threads(1)
+    # What a process holds at its peak includes what its parent held when it was started, unless it is reset.
+    Path("/proc/self/clear_refs").write_text("5")
+    step = steps(case, count, constraint)[kind]()
     step()
     step()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))
 
 
 def in_a_process_of_its_own(function: Callable[..., int], *arguments: Any) -> int:
@@ -114,9 +121,9 @@ def in_a_process_of_its_own(function: Callable[..., int], *arguments: Any) -> in
         return pool.apply(function, arguments)
 
 
-def measure(case: str, count: int, repeats: int, threads: int) -> str:
+def measure(case: str, count: int, constraint: str, repeats: int) -> str:
     """One row of the table."""
-    built = {name: build() for name, build in steps(case, count).items()}
+    built = {name: build() for name, build in steps(case, count, constraint).items()}
     seconds = medians(built, repeats)
     weights = 4 * sum(parameter.numel() for parameter in CASES[case][0]().parameters())
     memory = {
@@ -137,15 +144,17 @@ def main() -> None:
     parser.add_argument("--sources", type=int, nargs="+", default=[2, 8])
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--constraint", default="free", help="as in merge.json; softmax is the library's default")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
-    print(f"torch {torch.__version__}, {arguments.threads} threads, median of {arguments.steps} steps\n")
+    how = f"{arguments.threads} threads, constraint {arguments.constraint}, median of {arguments.steps} steps"
+    print(f"torch {torch.__version__}, {how}\n")
     print(f"{'':<40}{'sources':>8}{'fine-tuning':>15}{'coefficients':>14}{'side by side':>14}{'more memory':>18}")
     print(f"{'':<40}{'':>8}{'a step':>15}{'x':>14}{'x':>14}{'x weights':>18}")
     for case in CASES:
         for count in arguments.sources:
-            print(measure(case, count, arguments.steps, arguments.threads), flush=True)
+            print(measure(case, count, arguments.constraint, arguments.steps), flush=True)
 
 
 if __name__ == "__main__":

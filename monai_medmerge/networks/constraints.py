@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,20 +28,13 @@ class Constraint(NamedTuple):
     apply: Callable[[Tensor, int], Tensor]
 
 
-class _DropSmallShares(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, shares: Tensor) -> Tensor:
-        kept = torch.threshold(shares, SMALLEST_SHARE, 0.0)
-        return kept / kept.sum(0)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        return gradients[0]
-
-
 def _softmax(free: Tensor, anchor: int) -> Tensor:
-    shares: Tensor = _DropSmallShares.apply(free.softmax(0))
-    return shares
+    shares = free.softmax(0)
+    with torch.no_grad():
+        kept = torch.threshold(shares, SMALLEST_SHARE, 0.0)
+        change = kept / kept.sum(0) - shares
+    # Exact where it must be: s - s is 0, and s + (1 - s) is 1 for a share above one half (Sterbenz).
+    return shares + change
 
 
 def _log_shares(coefficients: Tensor, anchor: int) -> Tensor:
