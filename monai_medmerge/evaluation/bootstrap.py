@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -41,66 +42,131 @@ class Estimate:
         return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
 
 
-def estimate(
-    statistics: Sequence[Statistic],
-    cases: int,
-    groups: Sequence[Hashable] | None = None,
-    level: float = 0.95,
-    samples: int = SAMPLES,
-    seed: int = 0,
-) -> list[Estimate]:
-    """Measure on all cases, with percentile intervals over resampled cases; every statistic sees the same resamples.
+@dataclass(frozen=True)
+class Paired:
+    """What a reference and a candidate reach on the same cases, and the candidate's gain."""
 
-    A difference of two networks on the same cases is one statistic, so its interval is paired.
+    reference: Estimate
+    candidate: Estimate
+    difference: Estimate
+
+    def as_dict(self) -> dict[str, Any]:
+        """The numbers for JSON."""
+        parts = {"reference": self.reference, "candidate": self.candidate, "difference": self.difference}
+        return {name: part.as_dict() for name, part in parts.items()}
+
+
+@dataclass(frozen=True)
+class Resampling:
+    """How cases are drawn again, and how wide intervals are.
+
+    Args:
+        groups: which patient each case is of, where there are several images of one: whole groups are drawn, because
+            cases of one patient are not independent.
+        level: probability of the intervals.
+        samples: how many resamples.
+        seed: of the drawing.
+    """
+
+    groups: Sequence[Hashable] | None = None
+    level: float = 0.95
+    samples: int = SAMPLES
+    seed: int = 0
+
+    def weights(self, cases: int) -> Iterator[np.ndarray]:
+        """How often each case is drawn, (sample, case), in pieces.
+
+        Args:
+            cases: how many there are.
+
+        Raises:
+            SettingError: there is none, or there is not a group for each.
+        """
+        if cases < 1:
+            raise SettingError("at least one case", "none", "bootstrap")
+        if self.groups is not None and len(self.groups) != cases:
+            raise SettingError(f"a group for each of {cases} cases", f"{len(self.groups)}", "bootstrap, groups")
+        # The first sight of each group numbers it, so that any hashable value will do.
+        numbers = {group: number for number, group in enumerate(dict.fromkeys(self.groups or ()))}
+        member = None if self.groups is None else np.array([numbers[group] for group in self.groups])
+        units = cases if member is None else len(numbers)
+        generator, step = np.random.default_rng(self.seed), max(1, _PIECE // cases)
+        for first in range(0, self.samples, step):
+            drawn = generator.multinomial(units, np.full(units, 1 / units), size=min(step, self.samples - first))
+            yield (drawn if member is None else drawn[:, member]).astype(np.float64)
+
+
+def estimate(statistics: Sequence[Statistic], cases: int, resampling: Resampling | None = None) -> list[Estimate]:
+    """Measure on all cases, with percentile intervals over resampled cases; every statistic sees the same resamples.
 
     Args:
         statistics: each from weights (sample, case) to values (sample,).
         cases: how many there are.
-        groups: which patient each case is of, where there are several images of one: whole groups are resampled,
-            because cases of one patient are not independent.
-        level: probability of the interval.
-        samples: how many resamples.
-        seed: of the resampling.
+        resampling: how they are drawn.
 
     Returns:
         One estimate per statistic. Resamples on which it is undefined (NaN) are left out. Efron and Tibshirani, An
         Introduction to the Bootstrap (1993), chapter 13.
 
     Raises:
-        SettingError: there is no case, or as many groups as cases were not given.
+        SettingError: there is no case, or there is not a group for each.
 
     Example:
         >>> hits = np.array([1.0, 1.0, 0.0, 1.0] * 25)
         >>> print(estimate([lambda weights: weights @ hits / weights.sum(1)], 100)[0])
         0.750 (0.660 to 0.830)
     """
-    if cases < 1:
-        raise SettingError("at least one case", "none", "bootstrap")
-    if groups is not None and len(groups) != cases:
-        raise SettingError(f"a group for each of {cases} cases", f"{len(groups)}", "bootstrap, groups")
+    resampling = resampling or Resampling()
+    values, drawn = _measure(statistics, cases, resampling)
+    return [_estimate(value, found, resampling.level) for value, found in zip(values, drawn, strict=True)]
+
+
+def paired_estimate(
+    pairs: Sequence[tuple[Statistic, Statistic]], cases: int, resampling: Resampling | None = None
+) -> list[Paired]:
+    """Measure a reference and a candidate on the same cases; the interval of their difference is paired.
+
+    Args:
+        pairs: (reference, candidate), each as of `estimate`.
+        cases: how many there are.
+        resampling: how they are drawn.
+
+    Raises:
+        SettingError: as `estimate`.
+
+    Example:
+        >>> hits = np.array([1.0, 1.0, 0.0, 1.0] * 25)
+        >>> share = lambda weights: weights @ hits / weights.sum(1)
+        >>> print(paired_estimate([(share, share)], 100)[0].difference)
+        0.000 (0.000 to 0.000)
+    """
+    resampling, found = resampling or Resampling(), []
+    values, drawn = _measure([statistic for pair in pairs for statistic in pair], cases, resampling)
+    for n in range(0, len(values), 2):
+        (a, b), (x, y) = values[n : n + 2], drawn[n : n + 2]
+        triple = ((a, x), (b, y), (b - a, y - x))
+        found.append(Paired(*(_estimate(value, sampled, resampling.level) for value, sampled in triple)))
+    return found
+
+
+def _measure(
+    statistics: Sequence[Statistic], cases: int, resampling: Resampling
+) -> tuple[list[float], list[np.ndarray]]:
+    """Each statistic on all cases, and on every resample."""
+    pieces: list[list[np.ndarray]] = [[] for _ in statistics]
+    for weights in resampling.weights(cases):
+        for statistic, kept in zip(statistics, pieces, strict=True):
+            kept.append(statistic(weights))
     everything = np.ones((1, cases))
-    values = [float(statistic(everything)[0]) for statistic in statistics]
-    drawn = [np.empty(samples) for _ in statistics]
-    # The first sight of each group numbers it, so that any hashable value will do.
-    numbers = {group: number for number, group in enumerate(dict.fromkeys(groups or ()))}
-    member = None if groups is None else np.array([numbers[group] for group in groups])
-    units = cases if member is None else len(numbers)
-    generator, step = np.random.default_rng(seed), max(1, _PIECE // cases)
-    for first in range(0, samples, step):
-        count = min(step, samples - first)
-        weights = generator.multinomial(units, np.full(units, 1 / units), size=count).astype(np.float64)
-        weights = weights if member is None else weights[:, member]
-        for statistic, found in zip(statistics, drawn, strict=True):
-            found[first : first + count] = statistic(weights)
-    return [Estimate(value, *_bounds(found, level)) for value, found in zip(values, drawn, strict=True)]
+    return [float(statistic(everything)[0]) for statistic in statistics], [np.concatenate(kept) for kept in pieces]
 
 
-def _bounds(values: np.ndarray, level: float) -> tuple[float, float]:
-    known = values[~np.isnan(values)]
+def _estimate(value: float, drawn: np.ndarray, level: float) -> Estimate:
+    known = drawn[~np.isnan(drawn)]
     if not len(known):
-        return float("nan"), float("nan")
+        return Estimate(value, float("nan"), float("nan"))
     low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    return Estimate(value, float(low), float(high))
 
 
 def confusion(predictions: Int[np.ndarray, " case"], labels: Int[np.ndarray, " case"], classes: int) -> np.ndarray:
@@ -201,5 +267,5 @@ def bootstrap_interval(
         taken_off = 0.0 if others is None else f1_of_counts(others(weights)).mean(-1)
         return np.asarray(f1_of_counts(counts(weights)).mean(-1) - taken_off)
 
-    found = estimate([measure], len(labels), level=level, samples=samples, seed=seed)[0]
+    found = estimate([measure], len(labels), Resampling(level=level, samples=samples, seed=seed))[0]
     return found.low, found.high

@@ -1,0 +1,265 @@
+"""A gate: limits that a candidate must keep, each with a reason for its verdict.
+
+What passes here has kept the limits that were set, on the cases that were given; it is no more than that, and no
+medical device. The limits are the site's to set. `DEFAULT_LIMITS` are a beginning and are marked as defaults wherever
+they are shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from monai_medmerge.errors import SettingError
+from monai_medmerge.evaluation.bootstrap import Estimate
+from monai_medmerge.evaluation.comparison import (
+    ALL,
+    CALIBRATION,
+    CLASS,
+    CLASSIFICATION,
+    CONFIDENT_ERRORS,
+    Comparison,
+    Row,
+)
+
+PASSED, FAILED, UNDECIDED = "passed", "failed", "undecided"
+EXIT_STATUS = {PASSED: 0, FAILED: 1, UNDECIDED: 3}
+SITE, DEFAULT = "set by the site", "default, not chosen by the site"
+# Whether a limit is held against the measured value, or against the whole interval.
+ESTIMATE, INTERVAL = "estimate", "interval"
+
+# Largest value that is allowed, and the cases that it needs to say anything; overall, or per class or group.
+DEFAULT_LIMITS: dict[str, dict[str, float]] = {
+    "overall_drop": {"limit": 0.01, "minimum_cases": 100},
+    "class_drop": {"limit": 0.02, "minimum_cases": 30},
+    "group_drop": {"limit": 0.03, "minimum_cases": 30},
+    "negative_flips": {"limit": 0.03, "minimum_cases": 100},
+    "calibration_error": {"limit": 0.1, "minimum_cases": 100},
+    "confident_errors": {"limit": 0.02, "minimum_cases": 100},
+    "instability": {"limit": 0.1, "minimum_cases": 100},
+    "far_inputs": {"limit": 0.2, "minimum_cases": 100},
+}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One value that a limit is held against.
+
+    Args:
+        what: in words.
+        value: with its interval; more is worse.
+        cases: how many it rests on.
+    """
+
+    what: str
+    value: Estimate
+    cases: int
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of one limit for one class, group or measure.
+
+    Args:
+        limit: its name.
+        what: what was measured, in words.
+        outcome: `passed`, `failed` or `undecided`.
+        reason: why, in words.
+    """
+
+    limit: str
+    what: str
+    outcome: str
+    reason: str
+
+    def as_dict(self) -> dict[str, str]:
+        """In plain types, for JSON."""
+        return {"limit": self.limit, "what": self.what, "outcome": self.outcome, "reason": self.reason}
+
+
+@dataclass(frozen=True)
+class GateResult:
+    """Passed, failed or undecided, with a verdict and a reason per limit; `str()` is for reading.
+
+    Args:
+        verdicts: in the order of the limits.
+        origin: who set the limits.
+        limits: name to limit and minimum number of cases.
+        evidence: what limits were held against.
+    """
+
+    verdicts: tuple[Verdict, ...]
+    origin: str
+    limits: Mapping[str, Mapping[str, float]]
+    evidence: str
+
+    @property
+    def outcome(self) -> str:
+        """Failed if any limit is broken; else undecided if any could not be decided, or none was set; else passed."""
+        outcomes = {verdict.outcome for verdict in self.verdicts}
+        if FAILED in outcomes:
+            return FAILED
+        return PASSED if outcomes == {PASSED} else UNDECIDED
+
+    @property
+    def exit_status(self) -> int:
+        """0 passed, 1 failed, 3 undecided."""
+        return EXIT_STATUS[self.outcome]
+
+    def as_dict(self) -> dict[str, Any]:
+        """In plain types, for JSON."""
+        return {
+            "outcome": self.outcome,
+            "exit_status": self.exit_status,
+            "origin": self.origin,
+            "evidence": self.evidence,
+            "limits": {name: dict(limit) for name, limit in self.limits.items()},
+            "verdicts": [verdict.as_dict() for verdict in self.verdicts],
+        }
+
+    def __str__(self) -> str:
+        lines = [f"{v.outcome:<9}  {v.limit}: {v.what}; {v.reason}" for v in self.verdicts]
+        return "\n".join([*lines, f"{self.outcome.upper()} (limits: {self.origin})"])
+
+
+def check(comparison: Comparison, gate: Mapping[str, Any] | None = None) -> GateResult:
+    """Hold a comparison against limits.
+
+    Limits, each the largest value allowed: `overall_drop` (macro F1, or Dice), `class_drop` (recall of each class, or
+    its Dice), `group_drop` (macro F1, or Dice, of each group of every column), `negative_flips`, `calibration_error`,
+    `confident_errors` (share of cases that are wrong with 0.9 confidence, above the reference's), `instability` (share
+    of answers that one small change of the images changes) and `far_inputs`.
+    Recall and not F1, because the errors of one class also lower the F1 of those that they fall upon.
+
+    Args:
+        comparison: from `compare`.
+        gate: the content of a `gate.json`: `limits`, a mapping from names to a number or to `limit` and
+            `minimum_cases`; `evidence`, `estimate` (the value decides) or `interval` (passed only if the whole
+            interval is within the limit, failed only if all of it is beyond, else undecided); and `origin`, `default`
+            where nobody at the site chose the limits. None takes `DEFAULT_LIMITS`.
+
+    Raises:
+        SettingError: a limit is unknown or no number.
+
+    Example:
+        >>> from monai_medmerge.evaluation.comparison import compare_predictions
+        >>> labels = np.arange(400) % 2
+        >>> good = np.where(labels[:, None] == [0, 1], 0.95, 0.05)
+        >>> result = check(compare_predictions(good, good, labels, ["a", "b"]), {"limits": {"class_drop": 0.02}})
+        >>> print(result)
+        passed     class_drop: recall of a; 0.000 (0.000 to 0.000), limit 0.02, 200 cases
+        passed     class_drop: recall of b; 0.000 (0.000 to 0.000), limit 0.02, 200 cases
+        PASSED (limits: set by the site)
+    """
+    gate = {"limits": DEFAULT_LIMITS, "origin": "default"} if gate is None else gate
+    if unknown := set(gate) - {"limits", "evidence", "origin"}:
+        raise SettingError("limits, evidence and origin", ", ".join(sorted(unknown)), "gate")
+    evidence = gate.get("evidence", ESTIMATE)
+    if evidence not in (ESTIMATE, INTERVAL):
+        raise SettingError(f"{ESTIMATE} or {INTERVAL}", repr(evidence), "gate, evidence")
+    limits = {name: _limit(name, given) for name, given in gate.get("limits", {}).items()}
+    verdicts: list[Verdict] = []
+    for name, limit in limits.items():
+        measured = _MEASURES[name](comparison)
+        # What does not exist for a task, or was not asked for, cannot break a limit of the defaults.
+        if not measured and gate.get("origin") == "default":
+            continue
+        verdicts += [_decide(name, limit, found, evidence) for found in measured] or [
+            Verdict(name, "nothing", UNDECIDED, "this was not measured")
+        ]
+    return GateResult(tuple(verdicts), DEFAULT if gate.get("origin") == "default" else SITE, limits, evidence)
+
+
+def _limit(name: str, given: Any) -> dict[str, float]:
+    if name not in _MEASURES:
+        raise SettingError(f"one of {', '.join(_MEASURES)}", repr(name), "gate, limits")
+    found = {**DEFAULT_LIMITS[name], **(given if isinstance(given, Mapping) else {"limit": given})}
+    for key, value in found.items():
+        number = isinstance(value, int | float) and not isinstance(value, bool) and np.isfinite(value)
+        if key not in ("limit", "minimum_cases") or not number or value < 0:
+            raise SettingError("limit and minimum_cases, numbers from 0 up", f"{key}: {value!r}", f"gate, {name}")
+    return found
+
+
+def _decide(name: str, limit: Mapping[str, float], measured: Measured, evidence: str) -> Verdict:
+    value, most = measured.value, limit["limit"]
+    facts = f"{value}, limit {most:g}, {measured.cases} cases"
+    if np.isnan(value.value):
+        return Verdict(name, measured.what, UNDECIDED, "no case to measure it on")
+    if measured.cases < limit["minimum_cases"]:
+        return Verdict(name, measured.what, UNDECIDED, f"not enough evidence: {facts} of {limit['minimum_cases']:g}")
+    # Differences of shares carry rounding, which must not decide.
+    best, worst = (value.low, value.high) if evidence == INTERVAL else (value.value, value.value)
+    if best > most + 1e-9:
+        return Verdict(name, measured.what, FAILED, facts)
+    if worst > most + 1e-9:
+        return Verdict(name, measured.what, UNDECIDED, f"the interval holds the limit: {facts}")
+    return Verdict(name, measured.what, PASSED, facts)
+
+
+def _drop(row: Row, what: str) -> Measured:
+    gain = row.found.difference
+    # Adding nothing turns -0.0 into 0.0.
+    return Measured(what, Estimate(-gain.value + 0.0, -gain.high + 0.0, -gain.low + 0.0), row.cases)
+
+
+def _overall(comparison: Comparison) -> list[Measured]:
+    measure = _main_measure(comparison)
+    return [_drop(row, measure) for row in comparison.select(ALL, measure)]
+
+
+def _classes(comparison: Comparison) -> list[Measured]:
+    measure = "recall" if comparison.task == CLASSIFICATION else "Dice"
+    return [_drop(row, f"{measure} of {row.group}") for row in comparison.select(CLASS, measure)]
+
+
+def _groups(comparison: Comparison) -> list[Measured]:
+    measure = _main_measure(comparison)
+    rows = (row for column in comparison.columns for row in comparison.select(column, measure))
+    return [_drop(row, f"{measure} where {row.scope} is {row.group}") for row in rows]
+
+
+def _main_measure(comparison: Comparison) -> str:
+    return "macro F1" if comparison.task == CLASSIFICATION else "Dice"
+
+
+def _flips(comparison: Comparison) -> list[Measured]:
+    return [Measured("right before, wrong now", comparison.negative_flips, comparison.cases)]
+
+
+def _calibration(comparison: Comparison) -> list[Measured]:
+    rows = comparison.select(ALL, CALIBRATION)
+    return [Measured("expected calibration error", row.found.candidate, row.cases) for row in rows]
+
+
+def _confident(comparison: Comparison) -> list[Measured]:
+    rows = comparison.select(ALL, CONFIDENT_ERRORS)
+    return [Measured("more cases that are wrong with 0.9 confidence", row.found.difference, row.cases) for row in rows]
+
+
+def _instability(comparison: Comparison) -> list[Measured]:
+    kept = ((found.change, found.kept.candidate) for found in comparison.stability)
+    return [
+        Measured(change, Estimate(1 - same.value, 1 - same.high, 1 - same.low), comparison.cases)
+        for change, same in kept
+    ]
+
+
+def _far(comparison: Comparison) -> list[Measured]:
+    found = comparison.distance
+    return [Measured("inputs far from the training data", found.far, comparison.cases)] if found else []
+
+
+_MEASURES: dict[str, Callable[[Comparison], list[Measured]]] = {
+    "overall_drop": _overall,
+    "class_drop": _classes,
+    "group_drop": _groups,
+    "negative_flips": _flips,
+    "calibration_error": _calibration,
+    "confident_errors": _confident,
+    "instability": _instability,
+    "far_inputs": _far,
+}

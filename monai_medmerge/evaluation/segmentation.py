@@ -1,0 +1,125 @@
+"""Two networks' label maps beside the truth: Dice per case and class, and the cases that became clearly worse."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from monai.metrics import compute_dice
+from monai.networks import one_hot
+from torch import Tensor
+
+from monai_medmerge.errors import DatasetError
+from monai_medmerge.evaluation.bootstrap import Resampling, Statistic, estimate
+from monai_medmerge.evaluation.cases import check_groups
+from monai_medmerge.evaluation.comparison import (
+    ALL,
+    CLASS,
+    SEGMENTATION,
+    Case,
+    Comparison,
+    group_rows,
+    make_rows,
+)
+from monai_medmerge.evaluation.measures import mean
+
+# A case whose mean Dice changes by more than this has become worse, or better.
+DROP = 0.05
+
+
+def dice(prediction: Tensor, label: Tensor, classes: int) -> np.ndarray:
+    """Dice of each case and class but the background, by MONAI's `compute_dice`.
+
+    Args:
+        prediction: label maps, int (case, 1, *space).
+        label: the truth, int (case, 1, *space).
+        classes: how many there are, with the background as number 0.
+
+    Returns:
+        Float (case, class - 1); NaN where the truth has nothing of the class and neither has the prediction, 0 where
+        the prediction has.
+
+    Example:
+        >>> truth = torch.tensor([[[[0, 1, 1, 2]]]])
+        >>> dice(torch.tensor([[[[0, 1, 2, 2]]]]), truth, 3).round(3).tolist()
+        [[0.667, 0.667]]
+    """
+    maps = [one_hot(found.long(), classes) for found in (prediction, label)]
+    found = compute_dice(*maps, include_background=False, ignore_empty=False)
+    empty = torch.stack([encoded[:, 1:].flatten(2).sum(2) == 0 for encoded in maps]).all(0)
+    return np.where(empty.cpu().numpy(), np.nan, found.cpu().double().numpy())
+
+
+def compare_dice(
+    reference: np.ndarray,
+    candidate: np.ndarray,
+    agreement: np.ndarray,
+    class_names: Sequence[str],
+    columns: Mapping[str, Sequence[str]] | None = None,
+    names: Sequence[str] | None = None,
+    resampling: Resampling | None = None,
+    drop: float = DROP,
+) -> Comparison:
+    """Compare the Dice values of two networks for the same cases.
+
+    A negative flip is a case whose Dice, averaged over classes, falls by more than `drop`.
+
+    Args:
+        reference: of the network in use, float (case, class), NaN where a class is absent.
+        candidate: of the network that may replace it.
+        agreement: Dice of one prediction to the other, float (case, class).
+        class_names: without the background.
+        columns: name of a division of the cases to the group that each is in.
+        names: what to call the cases.
+        resampling: for the intervals.
+        drop: in Dice.
+
+    Raises:
+        DatasetError: arrays do not fit one another or the classes.
+        SettingError: there is no case, or a column has too many groups.
+
+    Example:
+        >>> before = np.full((50, 1), 0.8)
+        >>> compare_dice(before, before - 0.1, before, ["tumour"]).negative_flips.value
+        1.0
+    """
+    for name, found in (("reference", reference), ("candidate", candidate), ("agreement", agreement)):
+        if found.shape != (len(reference), len(class_names)):
+            raise DatasetError(f"Dice values {(len(reference), len(class_names))}", f"{found.shape}", name)
+    columns, resampling = columns or {}, resampling or Resampling()
+    check_groups(columns)
+    names = names or [f"case {n}" for n in range(len(reference))]
+    before, now, alike = (_row_means(found) for found in (reference, candidate, agreement))
+    overall = (mean(before), mean(now))
+    wanted: list[tuple[tuple[str, str, str, int], tuple[Statistic, Statistic]]] = []
+    wanted.append(((ALL, "", "Dice", len(before)), overall))
+    for k, name in enumerate(class_names):
+        count = int((~np.isnan(reference[:, k])).sum())
+        wanted.append(((CLASS, name, "Dice", count), (mean(reference[:, k]), mean(candidate[:, k]))))
+    wanted += group_rows({"Dice": overall}, columns)
+    flips = np.nan_to_num(now - before) < -drop
+    shares = [mean(flips), mean(np.nan_to_num(now - before) > drop), mean(alike)]
+    negative, positive, agreed = estimate(shares, len(before), resampling)
+    return Comparison(
+        task=SEGMENTATION,
+        class_names=tuple(class_names),
+        cases=len(before),
+        rows=make_rows(wanted, len(before), resampling),
+        negative_flips=negative,
+        positive_flips=positive,
+        agreement=agreed,
+        kappa=float("nan"),
+        flipped=tuple(
+            Case(names[n], "", f"{before[n]:.3f}", f"{now[n]:.3f}", float("nan"))
+            for n in np.flatnonzero(flips).tolist()
+        ),
+    )
+
+
+def _row_means(values: np.ndarray) -> np.ndarray:
+    """Mean over the classes that a case has; NaN where it has none."""
+    known = ~np.isnan(values)
+    return np.divide(
+        np.where(known, values, 0).sum(1), known.sum(1), out=np.full(len(values), np.nan), where=known.any(1)
+    )
