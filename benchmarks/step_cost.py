@@ -1,7 +1,7 @@
 """What a step of coefficient learning costs, beside a step of fine-tuning and beside running the extractors themselves.
 
     python -m benchmarks.step_cost
-    python -m benchmarks.step_cost --sources 2 8 --steps 20 --threads 2
+    python -m benchmarks.step_cost --sources 2 8 --steps 20 --threads 1
 
 Same network, batch and loss; the kinds of step take turns, so that a slower moment of the machine slows them all, and
 medians are compared. Side by side means N forward passes of the extractors, features averaged, and a backward pass
@@ -127,7 +127,7 @@ def measure(case: str, count: int, constraint: str, repeats: int) -> str:
     seconds = medians(built, repeats)
     weights = 4 * sum(parameter.numel() for parameter in CASES[case][0]().parameters())
     memory = {
-        kind: in_a_process_of_its_own(peak_memory, case, count, kind, threads)
+        kind: in_a_process_of_its_own(peak_memory, case, count, constraint, kind)
         for kind in ("fine-tuning", "coefficients")
     }
     more = (memory["coefficients"] - memory["fine-tuning"]) / weights
@@ -143,7 +143,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sources", type=int, nargs="+", default=[2, 8])
     parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1, help="one, as `make demo` runs")
     parser.add_argument("--constraint", default="free", help="as in merge.json; softmax is the library's default")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
