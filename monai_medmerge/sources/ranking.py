@@ -163,7 +163,7 @@ def rank(
         ['copy of a']
     """
     check_compatible(network, sources)
-    networks = [_loaded(network, source) for source in sources]
+    networks = [load_into(network, source) for source in sources]
     networks += [_untrained(network, seed + n) for n in range(CONTROLS)]
     features = extract([prepare(n) for n in networks] if prepare else networks, batches, layer, seed)
     if len(np.unique(features[0].labels)) < 2:
@@ -182,8 +182,19 @@ def rank(
     )
 
 
-def _loaded(network: nn.Module, source: Source) -> nn.Module:
-    """A copy of the network with what the source has of it."""
+def load_into(network: nn.Module, source: Source) -> nn.Module:
+    """A copy of the network with what the source has of it; the rest stays the network's own.
+
+    Args:
+        network: stays untouched.
+        source: one that fits.
+
+    Example:
+        >>> layer = nn.Linear(2, 1)
+        >>> copied = load_into(layer, Source("bias", {"bias": torch.ones(1)}))
+        >>> copied.bias.item(), torch.equal(copied.weight, layer.weight)
+        (1.0, True)
+    """
     copied, tensors = copy.deepcopy(network), resolve(network, source).tensors
     state = {
         name: tensors[name].to(value) if name in tensors and tensors[name].shape == value.shape else value
