@@ -4,18 +4,24 @@ from monai_medmerge.evaluation.bootstrap import Estimate, Resampling, bootstrap_
 from monai_medmerge.evaluation.cases import Naming
 from monai_medmerge.evaluation.comparison import Comparison, compare_predictions
 from monai_medmerge.evaluation.contributions import contributions, source_names, summarise
+from monai_medmerge.evaluation.course import ContributionCourse
+from monai_medmerge.evaluation.document import ReportContent
 from monai_medmerge.evaluation.plots import contributions_plot
 from monai_medmerge.evaluation.prediction import predict
+from monai_medmerge.evaluation.report import write_report
 from monai_medmerge.evaluation.safety import DEFAULT_LIMITS, GateResult, check
 from monai_medmerge.evaluation.segmentation import compare_dice
 from monai_medmerge.evaluation.side_by_side import compare
+from monai_medmerge.evaluation.similarity import layer_similarity
 
 __all__ = [
     "DEFAULT_LIMITS",
     "Comparison",
+    "ContributionCourse",
     "Estimate",
     "GateResult",
     "Naming",
+    "ReportContent",
     "Resampling",
     "bootstrap_interval",
     "check",
@@ -26,8 +32,10 @@ __all__ = [
     "contributions",
     "contributions_plot",
     "estimate",
+    "layer_similarity",
     "macro_f1",
     "predict",
     "source_names",
     "summarise",
+    "write_report",
 ]

@@ -95,8 +95,8 @@ def document(content: ReportContent) -> dict[str, Any]:
         "ranking": content.ranking.as_dict() if content.ranking else None,
         "contributions": None if frame is None else _contributions(frame),
         "similarity": [] if content.similarity is None else _records(content.similarity),
-        "course": {name: [[float(x), float(y)] for x, y in points] for name, points in content.course.items()},
-        "curves": {name: [[float(x), float(y)] for x, y in points] for name, points in content.curves.items()},
+        "course": _lines(content.course),
+        "curves": _lines(content.curves),
         "stages": {name: _plain(stage) for name, stage in content.stages.items()},
         "comparison": content.comparison.as_dict() if content.comparison else None,
         "gate": content.gate.as_dict() if content.gate else None,
@@ -160,6 +160,12 @@ def _match(report: MatchReport) -> dict[str, Any]:
     found = report.as_dict()
     open_rows = [row for row in found["tensors"] if any(fit["status"] != "match" for fit in row["sources"].values())]
     return {**found, "count": len(found["tensors"]), "tensors": open_rows}
+
+
+def _lines(curves: Mapping[str, Sequence[tuple[float, float]]]) -> dict[str, Any]:
+    return {
+        name: [[_plain(float(x)), _plain(float(y))] for x, y in points] for name, points in curves.items() if points
+    }
 
 
 def _contributions(frame: pd.DataFrame) -> dict[str, Any]:

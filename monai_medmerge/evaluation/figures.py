@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,6 +17,9 @@ from monai_medmerge.evaluation.contributions import source_names
 from monai_medmerge.evaluation.document import ReportContent
 from monai_medmerge.evaluation.safety import GateResult
 from monai_medmerge.sources.ranking import Ranking
+
+# Pixels.
+_WIDE = 950
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,11 @@ class Figure:
         """Width and height in pixels, which a PNG states in its bytes 16 to 24."""
         return int.from_bytes(self.light[16:20], "big"), int.from_bytes(self.light[20:24], "big")
 
+    @property
+    def wide(self) -> bool:
+        """Whether it is better scrolled than shrunk on a phone."""
+        return self.size[0] > _WIDE
+
 
 def figures(content: ReportContent) -> list[Figure]:
     """All figures that the content allows.
@@ -71,19 +79,8 @@ def figures(content: ReportContent) -> list[Figure]:
         rows, columns = list(table.columns), list(table.index)
         title = "CKA of each merged layer with each source's, on target images"
         found.append(_figure("contributions", title, text, partial(_heat, values, rows, columns, title)))
-    if content.course:
-        text = "Lines over epochs. At the end: " + _list(
-            {name: points[-1][1] for name, points in content.course.items()}
-        )
-        title = "Shares while coefficients were learned"
-        draw = partial(plots.png, plots.curves_plot, content.course, title=title, ylabel="share of the network")
-        found.append(_figure("training", title, text, draw))
-    if content.curves:
-        text = "Lines over epochs. At the end: " + _list(
-            {name: points[-1][1] for name, points in content.curves.items()}
-        )
-        draw = partial(plots.png, plots.curves_plot, content.curves, title="Training", ylabel="loss")
-        found.append(_figure("training", "Training curves", text, draw))
+    found += _lines("Shares while coefficients were learned", "share of the network", content.course)
+    found += _lines("Training curves", "loss", content.curves)
     if content.comparison:
         found += _compared(content.comparison, content.gate)
     return found
@@ -93,8 +90,23 @@ def _figure(section: str, caption: str, alternative: str, draw: Callable[..., by
     return Figure(section, caption, alternative, draw(dark=False), draw(dark=True))
 
 
-def _heat(values: np.ndarray, rows: list[str], columns: list[str], title: str, dark: bool) -> bytes:
-    return plots.png(plots.heat_map, values, rows, columns, title=title, dark=dark)
+def _heat(
+    values: np.ndarray,
+    rows: list[str],
+    columns: list[str],
+    title: str,
+    limits: tuple[float, float] = (0.0, 1.0),
+    dark: bool = False,
+) -> bytes:
+    return plots.png(plots.heat_map, values, rows, columns, title=title, limits=limits, dark=dark)
+
+
+def _lines(title: str, ylabel: str, curves: Mapping[str, Sequence[tuple[float, float]]]) -> list[Figure]:
+    known = {name: points for name, points in curves.items() if points}
+    if not known:
+        return []
+    text = "Lines over epochs. At the end: " + _list({name: points[-1][1] for name, points in known.items()})
+    return [_figure("training", title, text, partial(plots.png, plots.curves_plot, known, title=title, ylabel=ylabel))]
 
 
 def _alike(ranking: Ranking) -> Figure:
@@ -110,6 +122,8 @@ def _shares(content: ReportContent) -> list[Figure]:
     layers, names = plots.layers_of_weights(frame), source_names(frame)
     text = _list({name: layers[name].mean() for name in names})
     values = layers[names].to_numpy(float).T
+    # Shares stay near one another; colours from 0 to 1 would hide what differs.
+    limits = (max(0.0, float(values.min()) - 0.05), min(1.0, float(values.max()) + 0.05))
     bars = partial(plots.png, plots.contributions_plot, frame)
     found = [
         _figure(
@@ -119,7 +133,7 @@ def _shares(content: ReportContent) -> list[Figure]:
             "contributions",
             "The same shares as a heat map over depth",
             f"Heat map of sources and layers. Mean over layers: {text}",
-            partial(_heat, values, names, layers["layer"].tolist(), "Share over depth"),
+            partial(_heat, values, names, layers["layer"].tolist(), "Share over depth", limits),
         ),
     ]
     if content.coefficients:

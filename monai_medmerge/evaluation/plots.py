@@ -37,6 +37,8 @@ COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F
 MARKERS = "osD^vPX*"
 # More layers than this get no name each.
 _NAMED = 60
+# Inches.
+_NARROW = 5.5
 _THEMES: dict[bool, list[Any]] = {
     False: ["default"],
     True: [
@@ -49,16 +51,18 @@ _THEMES: dict[bool, list[Any]] = {
 @contextmanager
 def _canvas(target: Target, width: float, height: float, dark: bool = False) -> Iterator[Any]:
     """A figure of that size in inches; it is written once the block has ended without an error."""
+    # Narrow figures are shown smaller, on phones above all, and so get more pixels to their text.
+    dpi = 160 if width <= _NARROW else 120
     with style.context(_THEMES[dark]):
         figure = Figure(figsize=(width, height), layout="constrained")
         yield figure
         if not isinstance(target, str | os.PathLike):
-            figure.savefig(target, format="png", dpi=120)
+            figure.savefig(target, format="png", dpi=dpi)
             return
         final = Path(target).absolute()
         part = final.with_name(f".{final.name}.drawing")
         try:
-            figure.savefig(part, format="png", dpi=120)
+            figure.savefig(part, format="png", dpi=dpi)
             part.replace(final)
         finally:
             part.unlink(missing_ok=True)
@@ -94,7 +98,12 @@ def layers_of_weights(frame: pd.DataFrame) -> pd.DataFrame:
     Args:
         frame: from `contributions`.
     """
-    weights = frame["tensor"].str.endswith("weight") & ~frame["layer"].str.contains(r"(?:bn|norm)\d*$", regex=True)
+    if (frame["numbers"] > frame["kernels"]).any():
+        weights = frame["numbers"] > frame["kernels"]
+    else:
+        # Without sizes, names have to do.
+        norms = frame["layer"].str.contains(r"(?:bn|norm)\d*$", regex=True)
+        weights = frame["tensor"].str.endswith("weight") & ~norms
     return summarise(frame[weights] if weights.any() else frame, "layer")
 
 
@@ -105,9 +114,15 @@ def _name_layers(axes: Any, names: Sequence[str]) -> None:
 
 
 def heat_map(
-    values: np.ndarray, rows: Sequence[str], columns: Sequence[str], path: Target, title: str, dark: bool = False
+    values: np.ndarray,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    path: Target,
+    title: str,
+    limits: tuple[float, float] = (0.0, 1.0),
+    dark: bool = False,
 ) -> None:
-    """Numbers from 0 to 1 as colours: shares over depth, or how alike sources are; few of them are written out.
+    """Numbers as colours: shares over depth, or how alike sources are; few of them are written out.
 
     Args:
         values: (row, column).
@@ -115,18 +130,20 @@ def heat_map(
         columns: their names.
         path: where the PNG goes.
         title: what the numbers are.
+        limits: numbers of the first and the last colour.
         dark: draw for a dark page.
     """
     few = len(columns) <= 8
     size = (1.2 * len(columns) + 3, 0.6 * len(rows) + 1.5) if few else (min(0.3 * len(columns) + 3, 16.0), 4.2)
     with _canvas(path, max(size[0], 5.0), max(size[1], 2.4), dark) as figure:
         axes = figure.subplots()
-        image = axes.imshow(values, vmin=0, vmax=1, cmap="cividis", aspect="auto", interpolation="nearest")
+        colours = {"vmin": limits[0], "vmax": limits[1], "cmap": "cividis"}
+        image = axes.imshow(values, **colours, aspect="auto", interpolation="nearest")
         axes.set_yticks(np.arange(len(rows)), list(rows), fontsize=9)
         if few:
             axes.set_xticks(np.arange(len(columns)), list(columns), fontsize=9)
             for (row, column), value in np.ndenumerate(values):
-                colour = "black" if value > 0.55 else "white"
+                colour = "black" if value > 0.45 * limits[0] + 0.55 * limits[1] else "white"
                 axes.text(column, row, f"{value:.2f}", ha="center", va="center", color=colour)
         else:
             _name_layers(axes, columns)
@@ -152,7 +169,7 @@ def histogram_plot(
     together = np.concatenate(rows)
     low, high = float(together.min()), float(together.max())
     bins = np.linspace(low, high, 61) if high > low else np.linspace(low - 0.5, low + 0.5, 61)
-    with _canvas(path, 6.5, 3.6, dark) as figure:
+    with _canvas(path, 5.2, 3.1, dark) as figure:
         axes = figure.subplots()
         for n, (name, row) in enumerate(zip(sources, rows, strict=True)):
             axes.hist(row, bins, histtype="step", linewidth=1.6, color=COLOURS[n % len(COLOURS)], label=name)
@@ -179,7 +196,7 @@ def curves_plot(
         xlabel: what x is.
         dark: draw for a dark page.
     """
-    with _canvas(path, 6.5, 3.6, dark) as figure:
+    with _canvas(path, 5.2, 3.1, dark) as figure:
         axes = figure.subplots()
         for n, (name, points) in enumerate(curves.items()):
             x, y = zip(*points, strict=True) if points else ((), ())
@@ -227,7 +244,7 @@ def differences_plot(
     """
     known = {name: found for name, found in differences.items() if np.isfinite([found.value, found.low]).all()}
     places = np.arange(len(known))[::-1]
-    with _canvas(path, 6.5, 0.32 * len(known) + 1.4, dark) as figure:
+    with _canvas(path, 5.4, 0.32 * len(known) + 1.4, dark) as figure:
         axes = figure.subplots()
         values = np.array([found.value for found in known.values()])
         spread = np.array([[e.value - e.low for e in known.values()], [e.high - e.value for e in known.values()]])

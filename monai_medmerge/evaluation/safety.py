@@ -150,8 +150,8 @@ def check(comparison: Comparison, gate: Mapping[str, Any] | None = None) -> Gate
         >>> good = np.where(labels[:, None] == [0, 1], 0.95, 0.05)
         >>> result = check(compare_predictions(good, good, labels, ["a", "b"]), {"limits": {"class_drop": 0.02}})
         >>> print(result)
-        passed     class_drop: recall of a; 0.000 (0.000 to 0.000), limit 0.02, 200 cases
-        passed     class_drop: recall of b; 0.000 (0.000 to 0.000), limit 0.02, 200 cases
+        passed     class_drop: drop in recall of a; 0.000 (0.000 to 0.000), limit 0.02, 200 cases
+        passed     class_drop: drop in recall of b; 0.000 (0.000 to 0.000), limit 0.02, 200 cases
         PASSED (limits: set by the site)
     """
     gate = {"limits": DEFAULT_LIMITS, "origin": "default"} if gate is None else gate
@@ -208,18 +208,18 @@ def _drop(row: Row, what: str) -> Measured:
 
 def _overall(comparison: Comparison) -> list[Measured]:
     measure = _main_measure(comparison)
-    return [_drop(row, measure) for row in comparison.select(ALL, measure)]
+    return [_drop(row, f"drop in {measure}") for row in comparison.select(ALL, measure)]
 
 
 def _classes(comparison: Comparison) -> list[Measured]:
     measure = "recall" if comparison.task == CLASSIFICATION else "Dice"
-    return [_drop(row, f"{measure} of {row.group}") for row in comparison.select(CLASS, measure)]
+    return [_drop(row, f"drop in {measure} of {row.group}") for row in comparison.select(CLASS, measure)]
 
 
 def _groups(comparison: Comparison) -> list[Measured]:
     measure = _main_measure(comparison)
     rows = (row for column in comparison.columns for row in comparison.select(column, measure))
-    return [_drop(row, f"{measure} where {row.scope} is {row.group}") for row in rows]
+    return [_drop(row, f"drop in {measure} where {row.scope} is {row.group}") for row in rows]
 
 
 def _main_measure(comparison: Comparison) -> str:

@@ -90,7 +90,7 @@ def test_a_class_that_is_damaged_fails_and_no_other(label: int) -> None:
     found = compare_predictions(REFERENCE, damaged(0.1, label), LABELS, CLASSES, resampling=FAST)
     result = check(found, {"limits": {"class_drop": 0.02, "calibration_error": 0.1}})
     failed = [v.what for v in result.verdicts if v.outcome == FAILED]
-    assert failed == [f"recall of {CLASSES[label]}"]
+    assert failed == [f"drop in recall of {CLASSES[label]}"]
     assert (result.outcome, result.exit_status) == (FAILED, 1)
 
 
@@ -109,7 +109,7 @@ def test_a_group_in_which_the_candidate_is_worse_fails() -> None:
     candidate[hit] = np.roll(candidate[hit], 1, axis=1)
     found = compare_predictions(REFERENCE, candidate, LABELS, CLASSES, {"site": site.tolist()}, resampling=FAST)
     result = check(found, {"limits": {"group_drop": 0.03}})
-    assert [v.what for v in result.verdicts if v.outcome == FAILED] == ["macro F1 where site is south"]
+    assert [v.what for v in result.verdicts if v.outcome == FAILED] == ["drop in macro F1 where site is south"]
     (north, south) = found.select("site", "accuracy")
     assert north.found.difference.value == 0
     assert south.found.difference.value == pytest.approx(-30 / 300)
@@ -121,7 +121,7 @@ def test_evidence_by_interval_is_stricter_both_ways() -> None:
     drop = -row.found.difference.value
     for limit in (drop * 0.9, drop * 1.1):
         gate: dict[str, Any] = {"limits": {"class_drop": limit}, "evidence": "interval"}
-        assert {v.what: v.outcome for v in check(found, gate).verdicts}["recall of bacterial"] == UNDECIDED
+        assert {v.what: v.outcome for v in check(found, gate).verdicts}["drop in recall of bacterial"] == UNDECIDED
     far = {"limits": {"class_drop": 0.5}, "evidence": "interval"}
     assert check(found, far).outcome == PASSED
 
