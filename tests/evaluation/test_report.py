@@ -1,0 +1,278 @@
+"""The report: complete, self-contained, the same in three forms, without a patient's name; and seen in a browser."""
+
+from __future__ import annotations
+
+import html.parser
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+from monai.networks.nets import ResNet
+from torch import Tensor, nn
+
+from monai_medmerge import Source, coefficients, match, merge
+from monai_medmerge.evaluation import Naming, check, compare, contributions
+from monai_medmerge.evaluation.document import ReportContent, describe_command, document
+from monai_medmerge.evaluation.report import CARD, DATA, PAGE, number, write_report
+from monai_medmerge.evaluation.similarity import layer_similarity
+from monai_medmerge.sources.ranking import rank
+
+PATIENT = "DOE^JANE"
+EVIL = "<script>alert(1)</script>|`*x*`"
+CLASSES = ["malignant", f"benign {EVIL}"]
+
+
+def build() -> nn.Module:
+    return ResNet("basic", [1, 1, 1, 1], [4, 8, 8, 16], 2, 1, num_classes=2)
+
+
+def batches(count: int = 48) -> list[dict[str, Any]]:
+    generator = torch.Generator().manual_seed(0)
+    images, labels = torch.randn(count, 1, 32, 32, generator=generator), torch.arange(count) % 2
+    found = []
+    for n in range(0, count, 16):
+        files = [f"/ward/{PATIENT}/{PATIENT}_{k}.dcm" for k in range(n, n + 16)]
+        part = MetaTensor(images[n : n + 16], meta={"filename_or_obj": files, "PatientName": PATIENT})
+        facts = {"site": ["north", "south"] * 8, "patient": [f"{PATIENT} {k // 2}" for k in range(n, n + 16)]}
+        found.append({"image": part, "label": labels[n : n + 16], "file": files, **facts})
+    return found
+
+
+@pytest.fixture(scope="module")
+def content() -> ReportContent:
+    torch.manual_seed(0)
+    network, data = build(), batches()
+    sources = [Source(n, build().state_dict(), {"file": f"{PATIENT}.pt", "note": PATIENT}) for n in ("chest", EVIL)]
+    sources.append(Source("copy", sources[0].tensors))
+    merged = merge(network, sources, exclude=["fc.*"])
+    found = compare(
+        build(),
+        build(),
+        data,
+        CLASSES,
+        subgroups=["site"],
+        patient="patient",
+        training_data=data,
+        naming=Naming(salt="s"),
+        samples=200,
+    )
+    names = [source.name for source in sources]
+    return ReportContent(
+        title=f"Breast {EVIL}",
+        purpose="A test.",
+        sources=sources,
+        about={"chest": {"data": "chest X-ray, T1/T2", "licence": "CC BY 4.0", "reference": "https://example.org/a"}},
+        match=match(network, sources),
+        ranking=rank(network, sources, data),
+        contributions=contributions(coefficients(merged), names),
+        coefficients=coefficients(merged),
+        similarity=layer_similarity(merged, network, sources, data),
+        course={name: [(0, 0.3), (1, 0.4)] for name in names},
+        curves={EVIL: [(1, 0.7), (2, 0.5)]},
+        stages={"merged": {"macro_f1": 0.5, "interval": [0.4, 0.6]}, f"tuned {EVIL}": {"macro_f1": 0.6, "cases": 48}},
+        comparison=found,
+        gate=check(found),
+        settings={"dataset_dir": f"/ward/{PATIENT}", "files": [f"C:\\{PATIENT}.pt"], "granularity": "kernel"},
+        seeds={"training": 0},
+        command=["python", "-m", "monai.bundle", "run", "--config_file", "configs/verify.json", f"--site=/x/{PATIENT}"],
+    )
+
+
+@pytest.fixture(scope="module")
+def written(content: ReportContent, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return write_report(tmp_path_factory.mktemp("report"), content)
+
+
+class Page(html.parser.HTMLParser):
+    """Collects tags, and complains of what is not closed."""
+
+    VOID = ("meta", "link", "img", "source", "br", "wbr")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def parse(path: Path) -> Page:
+    page = Page()
+    page.feed(path.read_text())
+    return page
+
+
+def test_the_page_holds_everything_and_asks_for_nothing(written: dict[str, Path]) -> None:
+    page, text = parse(written[PAGE]), written[PAGE].read_text()
+    assert page.open == []
+    assert len(written[PAGE].read_bytes()) < 3_000_000
+    addresses = [v for _, a in page.found for k, v in a.items() if k in ("src", "srcset", "href") and v]
+    assert all(address.startswith(("data:", "#")) for address in addresses)
+    assert "url(" not in text
+    assert "@import" not in text
+    names = {tag for tag, _ in page.found}
+    assert {"main", "nav", "h1", "figcaption", "table", "picture"} <= names
+    assert not {"script", "iframe", "form"} & names
+    assert all(attributes.get("alt") for tag, attributes in page.found if tag == "img")
+    identifiers = [a["id"] for _, a in page.found if "id" in a]
+    assert len(identifiers) == len(set(identifiers))
+    assert {f"#{name}" for name in identifiers} == {a for a in addresses if a.startswith("#")}
+    assert "prefers-color-scheme: dark" in text
+    assert "@media print" in text
+
+
+def test_all_three_say_the_same(written: dict[str, Path], content: ReportContent) -> None:
+    data = json.loads(written[DATA].read_text())
+    assert data == json.loads(json.dumps(document(content)))
+    page, card = written[PAGE].read_text(), written[CARD].read_text()
+    assert content.comparison is not None
+    assert content.gate is not None
+    for row in content.comparison.rows:
+        value = number(row.found.candidate.value)
+        assert value in page
+        assert value in card
+    for text in (page, card):
+        assert f"{content.sources[0].sha256[16:]}" in text
+        assert "CC BY 4.0" in text
+        assert "not stated" in text
+        assert "redundant: the same features as" in text
+        assert "not a medical device" in text.lower()
+        assert content.gate.outcome in text
+        assert data["versions"]["torch"] in text
+        assert "verify.json" in text
+        assert "default, not chosen by the site" in text
+    assert data["sources"][0]["data"] == "chest X-ray, T1/T2"
+
+
+def test_no_name_of_a_patient_is_anywhere(written: dict[str, Path]) -> None:
+    for path in written.values():
+        assert "DOE" not in path.read_text()
+        assert "ward" not in path.read_text()
+
+
+def test_names_are_text_and_never_markup(written: dict[str, Path]) -> None:
+    assert "<script" not in written[PAGE].read_text()
+    card = written[CARD].read_text()
+    assert "<script" not in re.sub(r"\\<script", "", card)
+    tables = [line for line in card.splitlines() if line.startswith("|")]
+    widths = [len(re.findall(r"(?<!\\)\|", line)) for line in tables]
+    # Every table keeps the number of columns that its rule has.
+    width = 0
+    for n, found in enumerate(widths):
+        if n + 1 < len(tables) and set(tables[n + 1]) <= set("|-"):
+            width = found
+        assert found == width
+
+
+def test_a_report_of_nothing_is_a_report(tmp_path: Path) -> None:
+    paths = write_report(tmp_path / "new" / "folder", ReportContent("Nothing yet"))
+    assert parse(paths[PAGE]).open == []
+    assert json.loads(paths[DATA].read_text())["gate"] is None
+    assert sorted(path.name for path in (tmp_path / "new" / "folder").iterdir()) == sorted([PAGE, DATA, CARD])
+
+
+def test_the_same_content_is_the_same_report(tmp_path: Path, content: ReportContent, written: dict[str, Path]) -> None:
+    again = write_report(tmp_path, content)
+    assert all(again[name].read_bytes() == written[name].read_bytes() for name in written)
+
+
+def test_a_report_that_fails_leaves_the_old_one(tmp_path: Path) -> None:
+    paths = write_report(tmp_path, ReportContent("Old"))
+    old = {name: path.read_bytes() for name, path in paths.items()}
+    with pytest.raises(ValueError, match="could not convert"):
+        write_report(tmp_path, ReportContent("New", curves={"loss": [("one", 1.0)]}))
+    assert {name: path.read_bytes() for name, path in paths.items()} == old
+
+
+def test_training_that_diverged_is_reported(tmp_path: Path) -> None:
+    curves = {"loss": [(1.0, 0.5), (2.0, float("nan"))], "never begun": []}
+    paths = write_report(tmp_path, ReportContent("Diverged", curves=curves))
+    assert json.loads(paths[DATA].read_text())["curves"] == {"loss": [[1.0, 0.5], [2.0, None]]}
+    assert "from 0.500 to – in 2 epochs" in paths[CARD].read_text()
+
+
+def test_odd_values_become_plain_ones() -> None:
+    stage = {"a": np.float32(0.5), "b": float("nan"), "c": Tensor([1.0]), "d": (1, None), "e": {"f": np.int64(3)}}
+    found = document(ReportContent("x", stages={"s": stage}))["stages"]["s"]
+    assert found == {"a": 0.5, "b": None, "c": "a Tensor", "d": [1, None], "e": {"f": 3}}
+
+
+@pytest.mark.parametrize(
+    ("parts", "expected"),
+    [
+        (["run", "/a/doe.dcm"], "run PATH"),
+        (["--files", "['/a/doe', 'b']"], "--files PATH"),
+        (["--meta_file=C:\\x\\metadata.json"], "--meta_file=metadata.json"),
+        (["--epochs", "20"], "--epochs 20"),
+    ],
+)
+def test_commands_lose_their_paths(parts: list[str], expected: str) -> None:
+    assert describe_command(parts) == expected
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+    driver = shutil.which("chromedriver")
+    if CHROMIUM is None or driver is None:
+        pytest.skip("chromium and chromedriver are not installed")
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    found = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    yield found
+    found.quit()
+
+
+@pytest.mark.parametrize("width", [390, 1400])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_browser_shows_every_figure_and_asks_for_nothing(
+    browser: Any, written: dict[str, Path], width: int, scheme: str
+) -> None:
+    screen = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+    feature = {"name": "prefers-color-scheme", "value": scheme}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+    browser.get_log("performance")
+    browser.get(written[PAGE].as_uri())
+    assert browser.get_log("browser") == []
+    events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    requests = [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
+    assert [url for url in requests if not url.startswith("data:")] == [written[PAGE].as_uri()]
+    script = """return [...document.images].map(image => {
+        image.scrollIntoView();
+        const box = image.getBoundingClientRect();
+        return [image.complete, image.naturalWidth, box.left, box.width, box.height, image.currentSrc];
+    })"""
+    images = browser.execute_script(script)
+    assert len(images) == 9
+    pictures = parse(written[PAGE]).found
+    shown = {
+        a["srcset" if scheme == "dark" else "src"] for t, a in pictures if t == ("source", "img")[scheme == "light"]
+    }
+    for complete, natural, left, wide, high, source in images:
+        assert complete
+        assert natural > 300
+        assert 0 <= left < width
+        assert min(wide, high) > 100
+        assert source in shown
+    # The page itself never scrolls sideways.
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
