@@ -76,7 +76,9 @@ class KernelLayout:
             >>> KernelLayout(kernels=3, inputs=2).collect(torch.ones(3, 2, 4), torch.ones(3, 2, 4), slices=False)
             tensor([8., 8., 8.])
         """
-        if self.axis == 0 or products.ndim == 0:
+        if products.ndim < 2:
+            return (products * weights).reshape(-1)
+        if self.axis == 0:
             shape = (self.kernels, self.inputs) if slices else (self.kernels,)
             rows = math.prod(shape)
             # As a batch of dot products nothing of the tensor's size is made in between.

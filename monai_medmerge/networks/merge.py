@@ -13,9 +13,10 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.utils import parametrize
 
 from monai_medmerge.errors import SettingError
-from monai_medmerge.networks.blend import Coefficients, KernelBlend, MergeRecord
+from monai_medmerge.networks.blend import Coefficients, Columns, KernelBlend, MergeRecord
 from monai_medmerge.networks.constraints import CONSTRAINTS
 from monai_medmerge.networks.copying import copy_network
+from monai_medmerge.networks.forward_pass import blend_at_once, blended_at_once, remove_hooks
 from monai_medmerge.networks.kernels import KernelLayout, KernelTensor, head_index, kernel_tensors
 from monai_medmerge.sources.checkpoint import Source
 from monai_medmerge.sources.matching import MATCH, MatchReport, check_compatible, resolve
@@ -90,10 +91,11 @@ def merge(
         parameter.requires_grad_(True)
     with torch.no_grad():
         _blend_statistics(merged, plan, include, exclude)
-    for tensor in chosen:
-        blend = plan.blend(tensor, parents.get(id(tensor.module)))
+    blended = plan.blends([(tensor, parents.get(id(tensor.module))) for tensor in chosen])
+    for tensor, blend in zip(chosen, blended, strict=True):
         tensor.tensor.requires_grad_(residual)
         parametrize.register_parametrization(tensor.module, tensor.attribute, blend, unsafe=True)
+    blend_at_once(merged, blended)
     return merged
 
 
@@ -116,8 +118,11 @@ def coefficients(merged: nn.Module) -> dict[str, Tensor]:
         {'weight': tensor([[0.5000, 0.5000], [0.5000, 0.5000]])}
     """
     found: dict[str, Tensor] = {}
+    values_of: dict[Coefficients, Tensor] = {}
     for name, _, _, blend in blends(merged):
-        values = blend.per_kernel().detach()
+        if blend.coefficients not in values_of:
+            values_of[blend.coefficients] = blend.coefficients().detach()
+        values = blend.lay_out(values_of[blend.coefficients])
         table = values.new_zeros(len(blend.record.sources), *values.shape[1:])
         table[list(blend.present)] = values
         found[name] = table
@@ -143,7 +148,7 @@ def fold(merged: nn.Module) -> nn.Module:
     # from that class, and so from the network that was copied. The copy gets its original class back by hand.
     weights: dict[nn.Module, dict[str, Tensor]] = {}
     order: dict[nn.Module, tuple[str, ...]] = {}
-    with torch.no_grad():
+    with torch.no_grad(), blended_at_once([blend for _, _, _, blend in blends(merged)]):
         for _, module, attribute, blend in blends(merged):
             weights.setdefault(module, {})[attribute] = getattr(module, attribute).clone()
             order[module] = blend.siblings
@@ -151,6 +156,7 @@ def fold(merged: nn.Module) -> nn.Module:
     folded = copy_network(merged, memo)
     for module, blended in weights.items():
         _restore(memo[id(module)], module, blended, order[module])
+    remove_hooks(folded)
     for parameter in folded.parameters():
         parameter.requires_grad_(True)
     return folded
@@ -206,7 +212,6 @@ class _Plan:
         self._present = {
             row.tensor: tuple(n for n, fit in enumerate(row.fits) if fit.status == MATCH) for row in self.report.rows
         }
-        self._shared: dict[tuple[str, tuple[int, ...]], Coefficients] = {}
 
     def present(self, name: str) -> tuple[int, ...]:
         """Sources that have a tensor."""
@@ -237,22 +242,58 @@ class _Plan:
         """The anchor's row, or the first source's where the anchor lacks the tensor."""
         return present.index(self.anchor) if self.anchor in present else 0
 
-    def blend(self, tensor: KernelTensor, parent: nn.Module | None) -> KernelBlend:
-        """The parametrisation of one tensor."""
-        present, like = self.present(tensor.name), tensor.tensor
-        groups = head_index(tensor.module, parent) if self.share_heads and self.granularity == "kernel" else None
+    def blends(self, tensors: Sequence[tuple[KernelTensor, nn.Module | None]]) -> list[KernelBlend]:
+        """The parametrisations of all tensors, given with the parents of their modules."""
+        groups = [self._groups(tensor, parent) for tensor, parent in tensors]
+        starts: dict[tuple[int, ...], list[Tensor]] = {}
+        ends: dict[tuple[int, ...], int] = {}
+        columns: dict[tuple[str, tuple[int, ...]], Columns] = {}
+        for (tensor, parent), index in zip(tensors, groups, strict=True):
+            present, key = self.present(tensor.name), self._key(tensor, parent, index)
+            if key not in columns:
+                start = self._reduce(self.beginning(tensor.name, tensor.layout.kernels), tensor.layout, index)
+                starts.setdefault(present, []).append(start.flatten(1))
+                columns[key] = Columns(ends.get(present, 0), tuple(start.shape[1:]))
+                ends[present] = columns[key].end
+        device = tensors[0][0].tensor.device
+        tables = {
+            present: Coefficients(torch.cat(found, 1).to(device), self.constraint, self.anchor_among(present))
+            for present, found in starts.items()
+        }
+        owned: set[tuple[int, ...]] = set()
+        blends = []
+        for (tensor, parent), index in zip(tensors, groups, strict=True):
+            present = self.present(tensor.name)
+            blend = KernelBlend(
+                sources=self.tensors(tensor.name, tensor.tensor),
+                present=present,
+                coefficients=tables[present],
+                owner=present not in owned,
+                columns=columns[self._key(tensor, parent, index)],
+                layout=tensor.layout,
+                groups=index,
+                residual=self.residual,
+                record=self.record,
+                siblings=tensor.siblings,
+            )
+            owned.add(present)
+            blends.append(blend)
+        return blends
+
+    def _groups(self, tensor: KernelTensor, parent: nn.Module | None) -> Tensor | None:
+        """(kernel,) index of the attention head of each row, where rows of one head share a coefficient."""
+        shared = self.share_heads and self.granularity == "kernel"
+        return head_index(tensor.module, parent) if shared else None
+
+    def _key(
+        self, tensor: KernelTensor, parent: nn.Module | None, groups: Tensor | None
+    ) -> tuple[str, tuple[int, ...]]:
+        """Tensors of one key share their coefficients."""
         leader = tensor.leader if self.tie else tensor.name
         if groups is not None:
             # One name leads the projections of an attention block, so that their rows of one head learn together.
             leader = f"heads of {id(parent)}" if self.tie else f"{tensor.attribute}s of the heads of {id(parent)}"
-        key = ("network" if self.granularity == "network" else leader, present)
-        if key not in self._shared:
-            start = self._reduce(self.beginning(tensor.name, tensor.layout.kernels), tensor.layout, groups)
-            self._shared[key] = Coefficients(start.to(like.device), self.constraint, self.anchor_among(present))
-        found = self.tensors(tensor.name, like)
-        return KernelBlend(
-            found, present, self._shared[key], tensor.layout, groups, self.residual, self.record, tensor.siblings
-        )
+        return "network" if self.granularity == "network" else leader, self.present(tensor.name)
 
     def _reduce(self, start: Tensor, layout: KernelLayout, groups: Tensor | None) -> Tensor:
         """One column per coefficient that is learned, from one per kernel."""

@@ -106,9 +106,8 @@ def test_a_coefficient_checkpoint_holds_no_source(tmp_path: Path) -> None:
     coefficient_count = sum(2 * table.shape[1] for name, table in merged_tables().items() if name.endswith("weight"))
     buffers = sum(b.numel() for name, b in build(VARIANT, 0).named_buffers() if "running" in name)
     head = sum(p.numel() for name, p in build(VARIANT, 0).named_parameters() if name.startswith("fc"))
-    # A downsampling convolution's bias follows its weight, under a name of its own in the state dict.
-    tied = sum(2 * table.shape[1] for name, table in merged_tables().items() if name.endswith("bias"))
-    assert saved == coefficient_count + tied + buffers + head
+    # Biases follow their weights and have no coefficients of their own.
+    assert saved == coefficient_count + buffers + head
 
 
 def merged_tables() -> dict[str, torch.Tensor]:

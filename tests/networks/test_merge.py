@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 from variants import VARIANTS, build, example, flat, output
 
 from monai_medmerge.errors import IncompatibleSourcesError, SettingError
@@ -196,15 +197,79 @@ def test_include_and_exclude_choose_by_name() -> None:
 def test_heads_share_a_coefficient() -> None:
     network, sources = build("ViT-2d", 0), sources_of("ViT-2d", 2)
     merged = merge(network, sources, share_heads=True)
-    free = dict(merged.named_parameters())["blocks.0.attn.qkv.parametrizations.weight.0.coefficients.free"]
-    assert free.shape == (2, 3)
+    blend = next(blend for name, _, _, blend in blends(merged) if name == "blocks.0.attn.qkv.weight")
+    assert blend.columns.shape == (3,)
     with torch.no_grad():
-        free[:, 0] += torch.tensor([2.0, 0.0])
+        blend.coefficients.free[:, blend.columns.first] += torch.tensor([2.0, 0.0])
     values = coefficients(merged)["blocks.0.attn.qkv.weight"][0].reshape(3, 3, 8)
     assert torch.equal(values[:, 0], values[0, 0, 0].expand(3, 8))
     assert torch.equal(values[:, 1:], torch.full((3, 2, 8), 0.5))
     image = example("ViT-2d")
     assert same(output(fold(merged).eval(), image), output(merged.eval(), image))
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"share_heads": True}, {"granularity": "layer"}, {"granularity": "slice"}, {"tie": False}]
+)
+@pytest.mark.parametrize("constraint", CONSTRAINTS)
+@pytest.mark.parametrize("variant", ["ViT-2d", "grouped-transposed", "ResNet18-2d"])
+def test_gradients_are_those_of_the_written_out_sum(variant: str, constraint: str, options: dict[str, object]) -> None:
+    merged = merge(build(variant, 0), sources_of(variant, 3), constraint=constraint, **options).double().eval()
+    image = example(variant).double()
+    tables = {blend.coefficients for _, _, _, blend in blends(merged)}
+    for table in tables:
+        torch.nn.init.normal_(table.free)
+    sum(part.square().mean() for part in flat(merged(image))).backward()
+    weights = {}
+    free = {table: table.free.detach().clone().requires_grad_() for table in tables}
+    for name, _, _, blend in blends(merged):
+        values = blend.lay_out(blend.coefficients.constrained(free[blend.coefficients]))
+        spread = [blend.layout.spread(value, blend.sources[0].ndim) for value in values]
+        weights[name] = sum(c * s for c, s in zip(spread, blend.sources, strict=True))
+    plain = fold(merged)
+    sum(part.square().mean() for part in flat(torch.func.functional_call(plain, weights, (image,)))).backward()
+    for table in tables:
+        assert torch.allclose(table.free.grad, free[table].grad, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_activation_checkpointing_gives_the_same_gradients(reentrant: bool) -> None:
+    def layers() -> nn.Sequential:
+        return nn.Sequential(*(nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), nn.Tanh()) for _ in range(2)))
+
+    class Checkpointed(nn.Module):
+        def __init__(self, spared: bool) -> None:
+            super().__init__()
+            self.layers, self.spared = layers(), spared
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            for layer in self.layers:
+                x = checkpoint(layer, x, use_reentrant=reentrant) if self.spared else layer(x)
+            return x
+
+    image = torch.randn(2, 3, 8, 8, requires_grad=True)
+    sources = [Source.from_network(Checkpointed(False), name) for name in ("a", "b")]
+    found = []
+    for spared in (False, True):
+        merged = merge(Checkpointed(spared), sources)
+        merged(image).square().sum().backward()
+        found.append(next(p for p in merged.parameters() if p.requires_grad).grad)
+    assert torch.allclose(*found)
+
+
+def test_what_is_computed_at_once_is_what_each_tensor_gives() -> None:
+    merged = merge(build("ResNet18-2d", 0), sources_of("ResNet18-2d", 2))
+    seen: list[torch.Tensor] = []
+    merged.conv1.register_forward_hook(lambda module, *_: seen.append(module.weight))
+    merged(example("ResNet18-2d"))
+    assert torch.equal(seen[0], merged.conv1.weight)
+    with torch.no_grad():
+        next(blends(merged))[3].coefficients.free[0] += 1
+    assert not torch.equal(seen[0], merged.conv1.weight), "a weight outlived its forward pass"
+    with pytest.raises(RuntimeError):
+        merged(torch.zeros(1))
+    assert all(blend.blended is None for _, _, _, blend in blends(merged))
+    assert not fold(merged)._forward_pre_hooks
 
 
 def test_coefficients_learn_from_a_vertex() -> None:
