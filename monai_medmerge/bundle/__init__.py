@@ -4,17 +4,23 @@ from monai_medmerge.bundle.alignment import align_sources
 from monai_medmerge.bundle.budget import label_budget
 from monai_medmerge.bundle.datasets import load_datalist, prepare_medmnist, write_images
 from monai_medmerge.bundle.distributed import check_ranks_agree, start_distributed, stop_distributed
+from monai_medmerge.bundle.history import TrainingHistory
 from monai_medmerge.bundle.inference import ReadableImages, list_images
+from monai_medmerge.bundle.merge_report import MergeReport
 from monai_medmerge.bundle.outcome import Outcome
 from monai_medmerge.bundle.outputs import save_weights, whole_file, write_json
 from monai_medmerge.bundle.phases import phase_handlers
+from monai_medmerge.bundle.ranking import choose_sources, rank_sources
 from monai_medmerge.bundle.weights import load_weights, log_match
 
 __all__ = [
+    "MergeReport",
     "Outcome",
     "ReadableImages",
+    "TrainingHistory",
     "align_sources",
     "check_ranks_agree",
+    "choose_sources",
     "label_budget",
     "list_images",
     "load_datalist",
@@ -22,6 +28,7 @@ __all__ = [
     "log_match",
     "phase_handlers",
     "prepare_medmnist",
+    "rank_sources",
     "save_weights",
     "start_distributed",
     "stop_distributed",

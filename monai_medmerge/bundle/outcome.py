@@ -18,6 +18,7 @@ from torch import nn
 from monai_medmerge.bundle.outputs import save_weights, whole_file, write_json
 from monai_medmerge.engines import PhaseTrainer, weights_sha256
 from monai_medmerge.evaluation import bootstrap_interval, contributions, contributions_plot, macro_f1, predict
+from monai_medmerge.evaluation.document import origin_of
 from monai_medmerge.networks import coefficients, merge_record
 from monai_medmerge.sources import Source
 
@@ -90,7 +91,7 @@ class Outcome:
                 "stages": self.stages,
                 "class_names": self.class_names,
                 "sources": dict(zip(record.sources, record.sha256, strict=True)),
-                "provenance": {source.name: dict(source.provenance) for source in sources},
+                "provenance": {source.name: origin_of(source) for source in sources},
                 "granularity": record.granularity,
                 "constraint": record.constraint,
                 "weights_sha256": weights_sha256(network),
@@ -106,4 +107,4 @@ class Outcome:
         write_json(self.output_dir / "timings.json", self.seconds)
         with whole_file(self.output_dir / "contributions.png") as part:
             contributions_plot(contributions(coefficients(merged), list(record.sources)), part)
-        logger.info("Written to %s: model.pt, metrics.json, timings.json, contributions.png", self.output_dir)
+        logger.info("Written to %s: model.pt, metrics.json, timings.json, contributions.png", self.output_dir.name)

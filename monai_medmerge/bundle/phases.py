@@ -13,11 +13,17 @@ from monai.handlers import StatsHandler, TensorBoardStatsHandler
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
+from monai_medmerge.bundle.history import TrainingHistory
 from monai_medmerge.handlers import CoefficientLogger, EpochSeedHandler, ResumeHandler
 
 
 def phase_handlers(
-    name: str, output_dir: str | Path, seed: int, dataset: Any = None, merged: nn.Module | None = None
+    name: str,
+    output_dir: str | Path,
+    seed: int,
+    dataset: Any = None,
+    merged: nn.Module | None = None,
+    history: TrainingHistory | None = None,
 ) -> list[Any]:
     """Seeds per epoch, progress bar, statistics in the log and in TensorBoard, and checkpoints to resume from.
 
@@ -29,11 +35,15 @@ def phase_handlers(
         seed: of the run.
         dataset: whose random transforms are seeded for every epoch.
         merged: the merged network while its coefficients are learned, to log what is taken from whom.
+        history: to be told what happens, for the report.
     """
-    kept = [EpochSeedHandler(seed, dataset), ResumeHandler(Path(output_dir, "checkpoints"), name)]
-    if idist.get_rank() > 0:
+    writer = SummaryWriter(str(Path(output_dir, "events"))) if idist.get_rank() == 0 else None
+    seen = history.follow(name, merged, writer) if history is not None else {}
+    resume = ResumeHandler(Path(output_dir, "checkpoints"), name, beside=seen)
+    # Checkpoints are saved last, when all that is saved with them has seen the epoch.
+    kept = [EpochSeedHandler(seed, dataset), resume, *seen.values()]
+    if writer is None:
         return kept
-    writer = SummaryWriter(str(Path(output_dir, "events")))
     handlers = [
         ProgressBar(desc=name, persist=False),
         StatsHandler(iteration_log=_last_of_epoch, epoch_log=False, tag_name=f"{name} loss", output_transform=_loss),

@@ -26,7 +26,8 @@ class ContributionCourse:
 
     Args:
         network: from `merge`.
-        summary_writer: with `add_image`, such as torch's SummaryWriter, for a picture of all layers after every epoch.
+        summary_writer: with `add_image`, such as torch's SummaryWriter, for pictures of all layers.
+        interval: epochs from one picture to the next; the start and the last epoch always have theirs.
 
     Example:
         >>> import torch
@@ -39,9 +40,10 @@ class ContributionCourse:
         ([0, 1, 2], [0.5, 0.5, 0.5])
     """
 
-    def __init__(self, network: nn.Module, summary_writer: Any = None) -> None:
+    def __init__(self, network: nn.Module, summary_writer: Any = None, interval: int = 1) -> None:
         self.network = network
         self.writer = summary_writer
+        self.interval = interval
         self.sources = list(merge_record(network).sources)
         self.start: dict[str, Tensor] = {}
         self.rows: list[dict[str, float]] = []
@@ -63,9 +65,10 @@ class ContributionCourse:
         whole = summarise(frame, None).iloc[0]
         means = [*self.sources, "entropy", "whole", "movement"]
         self.rows.append({"epoch": engine.state.epoch, **{name: float(whole[name]) for name in means}})
-        if self.writer is not None:
+        epoch, last = engine.state.epoch, engine.state.max_epochs
+        if self.writer is not None and (epoch % self.interval == 0 or epoch == last):
             picture = np.asarray(Image.open(BytesIO(png(contributions_plot, frame))).convert("RGB"))
-            self.writer.add_image("contributions", picture, engine.state.epoch, dataformats="HWC")
+            self.writer.add_image("contributions", picture, epoch, dataformats="HWC")
 
     @property
     def frame(self) -> pd.DataFrame:

@@ -27,6 +27,8 @@ SCHEMA = 1
 PROVENANCE = ("data", "licence", "reference", "origin", "format", "key_map", "adaptations", "alignment")
 # Of these, what people write themselves and may hold a slash.
 PROSE = ("data", "licence", "reference", "adaptations")
+# A checkpoint's metadata may be a book.
+LONGEST = 300
 PACKAGES = ("monai_medmerge", "monai", "torch", "pytorch-ignite", "numpy", "scikit-learn")
 _CONFIGURATION = {".json", ".yaml", ".yml", ".conf", ".py"}
 
@@ -146,13 +148,31 @@ def _without_paths(value: Any) -> Any:
     return value
 
 
-def _source(source: Source, about: Mapping[str, Any]) -> dict[str, Any]:
-    facts = {**source.provenance, **about}
+def origin_of(source: Source, about: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """What may be told of where a source came from, without file names and paths; None where nothing is known.
+
+    Args:
+        source: its provenance, and in it the `metadata` of its file, which anyone may have written.
+        about: facts that go before both.
+
+    Example:
+        >>> metadata = {"licence": "CC BY 4.0", "patient": "DOE^JANE"}
+        >>> source = Source("chest", {"a": Tensor([1.0])}, {"file": "doe.safetensors", "metadata": metadata})
+        >>> {key: value for key, value in origin_of(source).items() if value is not None}
+        {'licence': 'CC BY 4.0'}
+    """
+    metadata = source.provenance.get("metadata", {})
+    facts = {**{key: metadata.get(key) for key in PROSE}, **source.provenance, **(about or {})}
     told = {key: _plain(facts.get(key) or None) for key in PROVENANCE}
     told |= {key: _without_paths(value) for key, value in told.items() if key not in PROSE}
+    return {key: value[:LONGEST] if isinstance(value, str) else value for key, value in told.items()}
+
+
+def _source(source: Source, about: Mapping[str, Any]) -> dict[str, Any]:
+    told = origin_of(source, about)
     count = sum(tensor.numel() for tensor in source.tensors.values())
-    licence = {"licence": str(facts.get("licence") or "not stated")}
-    return {"name": source.name, "sha256": source.sha256, "numbers": count, **told, **licence}
+    licence = str(told["licence"] or "not stated")
+    return {"name": source.name, "sha256": source.sha256, "numbers": count, **told, "licence": licence}
 
 
 def _match(report: MatchReport) -> dict[str, Any]:

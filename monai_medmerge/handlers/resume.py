@@ -29,15 +29,23 @@ class ResumeHandler:
         save_dir: folder of this phase's checkpoints.
         name: what they are called: `<name>_checkpoint_epoch=N.pt`.
         save_dict: objects with a state; by default the `resumable` of the trainer that the handler is attached to.
+        beside: further objects with a state, such as handlers that keep what they saw.
 
     Raises:
         ResumeError: (when the run starts) the checkpoint belongs to another run: other sources, rates or epochs.
     """
 
-    def __init__(self, save_dir: str | Path, name: str, save_dict: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        save_dir: str | Path,
+        name: str,
+        save_dict: Mapping[str, Any] | None = None,
+        beside: Mapping[str, Any] | None = None,
+    ) -> None:
         self.save_dir = Path(save_dir)
         self.name = name
         self.save_dict = save_dict
+        self.beside = dict(beside or {})
 
     def attach(self, engine: Any) -> None:
         """Register with a trainer.
@@ -70,7 +78,7 @@ class ResumeHandler:
         )
 
     def _objects(self, engine: Any) -> Mapping[str, Any]:
-        return self.save_dict if self.save_dict is not None else engine.resumable
+        return {**(self.save_dict if self.save_dict is not None else engine.resumable), **self.beside}
 
     def _newest(self) -> Path | None:
         pattern = re.compile(re.escape(self.name) + r"_checkpoint_epoch=(\d+)\.pt")

@@ -40,7 +40,8 @@ class Source:
     Args:
         name: how reports call it; unique among the sources of one merge.
         tensors: state-dict names to tensors. Becomes read-only; the tensors are detached, not copied.
-        provenance: where it came from, in plain types (str, int, float, list, dict).
+        provenance: where it came from, in plain types (str, int, float, list, dict); under `metadata`, what a
+            `.safetensors` file says of itself.
 
     Raises:
         UnsafeCheckpointError: there is no tensor, or a value is not finite.
@@ -130,7 +131,8 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if path.name.endswith(INDEX_SUFFIX):
         tensors, provenance = _read_sharded(path)
     elif path.suffix == ".safetensors":
-        tensors, provenance = _read_safetensors(path), {"format": "safetensors"}
+        tensors, metadata = _read_safetensors(path)
+        provenance = {"format": "safetensors", **({"metadata": metadata} if metadata else {})}
     elif path.suffix in {".pt", ".pth", ".ckpt", ".bin"}:
         tensors, provenance = _read_pickle(path)
     else:
@@ -176,10 +178,12 @@ def _weights_of_bundle(folder: Path) -> Path:
     raise UnsafeCheckpointError(f"a bundle with one of {', '.join(BUNDLE_WEIGHTS)}", "none of them", folder.name)
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors, and what the file says of itself: text, whoever wrote it."""
     try:
         with safe_open(str(path), framework="pt", device="cpu") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
+            return tensors, dict(file.metadata() or {})
     # The library maps header values to torch types itself; a damaged header surfaces as any of these.
     except (SafetensorError, OSError, ValueError, TypeError, KeyError, RuntimeError, AttributeError) as error:
         raise UnsafeCheckpointError("a whole safetensors file", _reason(error), path.name) from error
@@ -201,7 +205,7 @@ def _read_sharded(index: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             raise UnsafeCheckpointError("the plain file name of a shard", f"{shard!r}", index.name)
         if not (index.parent / shard).is_file():
             raise UnsafeCheckpointError(f"all {len(shards)} shards", f"no {shard}", index.name)
-        tensors |= _read_safetensors(index.parent / shard)
+        tensors |= _read_safetensors(index.parent / shard)[0]
     if missing := names - set(tensors):
         raise UnsafeCheckpointError(f"the tensor {sorted(missing)[0]!r} in its shard", "no such tensor", index.name)
     return {name: tensors[name] for name in weight_map}, {"format": "safetensors", "shards": len(shards)}

@@ -57,7 +57,7 @@ def test_safetensors_bundles_and_shards(tmp_path: Path) -> None:
     bundle = tmp_path / "my_bundle"
     (bundle / "models").mkdir(parents=True)
     torch.save(state, bundle / "models" / "model.pt")
-    save_file(state, tmp_path / "b.safetensors")
+    save_file(state, tmp_path / "b.safetensors", {"licence": "CC BY 4.0"})
     names = sorted(state)
     shards = {"model-1.safetensors": names[:3], "model-2.safetensors": names[3:]}
     for file, held in shards.items():
@@ -67,6 +67,9 @@ def test_safetensors_bundles_and_shards(tmp_path: Path) -> None:
     found = [Source.from_file(tmp_path / n) for n in ("b.safetensors", "my_bundle", "model.safetensors.index.json")]
     assert all(same(source, state) for source in found)
     assert [source.name for source in found] == ["b", "my_bundle", "model"]
+    # What a file says of itself stays apart from what was done to it.
+    metadata = [source.provenance.get("metadata") for source in found]
+    assert metadata == [{"licence": "CC BY 4.0"}, None, None]
     (tmp_path / "model-2.safetensors").unlink()
     with pytest.raises(UnsafeCheckpointError, match=r"model-2\.safetensors"):
         Source.from_file(tmp_path / "model.safetensors.index.json")

@@ -1,0 +1,134 @@
+"""The report of a run of `merge.json`, with the tables behind it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import ignite.distributed as idist
+from torch import nn
+
+from monai_medmerge.bundle.history import TrainingHistory
+from monai_medmerge.bundle.outcome import Outcome
+from monai_medmerge.bundle.outputs import whole_file
+from monai_medmerge.bundle.weights import load_weights
+from monai_medmerge.evaluation import (
+    Comparison,
+    ReportContent,
+    check,
+    compare,
+    contributions,
+    layer_similarity,
+    source_names,
+    write_report,
+)
+from monai_medmerge.networks import coefficients, merge_record
+from monai_medmerge.networks.copying import copy_network
+from monai_medmerge.sources import Source, match
+from monai_medmerge.sources.ranking import Ranking
+
+logger = logging.getLogger(__name__)
+
+
+class MergeReport:
+    """Writes `report.html`, `report.json` and `MODEL_CARD.md`, and the tables `contributions.csv` (per tensor),
+    `similarity.csv` (CKA per layer) and `course.csv` (per epoch).
+
+    Args:
+        outcome: what the stages reached; its folder, classes and test images.
+        history: of training.
+        network: what was merged into.
+        batches: labelled target images without augmentation: those that were trained on.
+        ranking: of the sources, if there is one.
+        reference: weights of the network in use today; the result is compared with it on the test images if given.
+        gate_file: limits that the comparison is held against.
+        title: of the report.
+        purpose: what the network is for, and what not.
+        settings: of the run.
+        write: whether to write anything.
+    """
+
+    def __init__(
+        self,
+        outcome: Outcome,
+        history: TrainingHistory,
+        network: nn.Module,
+        batches: Iterable[Any],
+        ranking: Ranking | None,
+        reference: str | None,
+        gate_file: str,
+        title: str,
+        purpose: str,
+        settings: Mapping[str, Any],
+        write: bool = True,
+    ) -> None:
+        self.outcome, self.history, self.network, self.batches = outcome, history, network, batches
+        self.ranking, self.reference, self.gate_file = ranking, reference, gate_file
+        self.title, self.purpose, self.settings = title, purpose, settings
+        self.enabled = write
+
+    def write(self, network: nn.Module, merged: nn.Module, sources: Sequence[Source]) -> None:
+        """Write all of it. In a distributed run the first rank does.
+
+        Args:
+            network: the final, plain network.
+            merged: the network it was folded from.
+            sources: what was merged.
+        """
+        if not self.enabled or idist.get_rank() > 0:
+            return
+        course, tables = self.history.course, coefficients(merged)
+        sizes = {name: tensor.numel() for name, tensor in network.state_dict().items() if name in tables}
+        start = course.start if course is not None and course.start else None
+        frame = contributions(tables, list(merge_record(merged).sources), sizes, start)
+        similarity = layer_similarity(merged, self.network, sources, self.batches)
+        comparison = self._compare(network)
+        gate = None if comparison is None else check(comparison, json.loads(Path(self.gate_file).read_text("utf-8")))
+        folder = self.outcome.output_dir
+        frames = {"contributions": frame, "similarity": similarity}
+        frames |= {"course": course.frame} if course is not None and course.rows else {}
+        for name, table in frames.items():
+            with whole_file(folder / f"{name}.csv") as part:
+                table.to_csv(part, index=False)
+        content = ReportContent(
+            title=self.title,
+            purpose=self.purpose,
+            sources=sources,
+            match=match(self.network, sources),
+            ranking=self.ranking,
+            # With one source there is no share to look at.
+            contributions=frame if len(source_names(frame)) > 1 else None,
+            coefficients=tables,
+            similarity=similarity,
+            course={} if course is None else course.curves,
+            curves=self.history.curves,
+            stages=self.outcome.stages,
+            comparison=comparison,
+            gate=gate,
+            settings=self.settings,
+            seeds={"run": self.outcome.seed},
+            command=sys.argv,
+        )
+        write_report(folder, content)
+        if gate is not None:
+            logger.info("Gate:\n%s", gate)
+        logger.info("Written to %s: report.html, report.json, MODEL_CARD.md, %s", folder.name,
+                    ", ".join(f"{name}.csv" for name in frames))  # fmt: skip
+
+    def _compare(self, candidate: nn.Module) -> Comparison | None:
+        if self.reference is None:
+            return None
+        reference = copy_network(self.network)
+        load_weights(reference, self.reference)
+        return compare(
+            reference.to(next(candidate.parameters()).device),
+            candidate,
+            self.outcome.test_batches,
+            self.outcome.class_names,
+            training_data=self.batches,
+            seed=self.outcome.seed,
+        )
