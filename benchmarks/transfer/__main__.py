@@ -27,6 +27,7 @@ import torch
 from benchmarks.transfer.batches import plain
 from benchmarks.transfer.methods import METHODS, Run, f1, train
 from benchmarks.transfer.targets import TARGETS, Target, load
+from monai_medmerge.bundle import write_json
 from monai_medmerge.evaluation import macro_f1, predict
 
 RATES = (3e-4, 1e-3, 3e-3)
@@ -102,9 +103,18 @@ def result(target: Target, labels: int, seed: int, method: str, rate: float) -> 
         "validation": round(f1(after, parts.validation), 5),
         "not_fine_tuned": round(macro_f1(earlier.numpy(), truth.numpy(), target.classes), 5),
         "fine_tuned": round(macro_f1(later.numpy(), truth.numpy(), target.classes), 5),
-        "trained": run.trained, "seconds": round(seconds, 1),
+        "trained_before": max((n for phase, n in run.trained.items() if phase != "FineTuner"), default=0),
+        "trained": max(run.trained.values()), "seconds": round(seconds, 1),
         "before": "".join(map(str, earlier.tolist())), "after": "".join(map(str, later.tolist())),
     }  # fmt: skip
+
+
+def _write_truth(path: Path, target: Target) -> None:
+    """The labels of the test images, for the report."""
+    known = json.loads(path.read_text()) if path.exists() else {}
+    if target.name not in known:
+        known[target.name] = "".join(map(str, load(target).test.labels.tolist()))
+        write_json(path, known)
 
 
 def applies(method: str, target: Target) -> bool:
@@ -143,6 +153,7 @@ def main() -> None:
         if time.monotonic() > end:
             print("time is up; the same command goes on from here")
             return
+        _write_truth(arguments.output / "truth.json", target)
         line = runs.add(result(target, labels, seed, method, chosen_rate(rates, target, method)))
         print(json.dumps({key: value for key, value in line.items() if key not in ("before", "after")}), flush=True)
     print(f"all runs are in {runs.path}")

@@ -83,13 +83,14 @@ class Run:
         labelled: its labelled images.
         seed: of heads, order and augmentation.
         rate: of the fine-tuning of all weights.
+        trained: parameters that each phase trained.
     """
 
     target: Target
     labelled: Images
     seed: int
     rate: float
-    trained: int = 0
+    trained: dict[str, int] = field(default_factory=dict)
 
     def sources(self) -> list[Source]:
         """All that may take part, the best for the labelled images first."""
@@ -107,7 +108,7 @@ class Run:
     def _train(self, kind: Callable[..., Any], network: nn.Module, epochs: int, phase: int, **options: Any) -> None:
         batches = Batches(self.labelled, STEPS, seed=1000 * self.seed + phase)
         trainer = kind(network, batches, epochs, nn.CrossEntropyLoss(), device="cpu", **options)
-        self.trained = max(self.trained, sum(parameter.numel() for parameter in trainer.parameters))
+        self.trained[kind.__name__] = sum(parameter.numel() for parameter in trainer.parameters)
         trainer.run()
 
     def probe(self, network: nn.Module) -> nn.Module:
