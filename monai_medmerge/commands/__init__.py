@@ -1,8 +1,8 @@
 """What `python -m monai_medmerge` can do, one file a command."""
 
-from monai_medmerge.commands import plan
+from monai_medmerge.commands import overlay, plan, rank
 
-COMMANDS = (plan,)
+COMMANDS = (plan, rank)
 """Modules with ``add(commands)``, which adds a parser whose `run` default takes the parsed arguments to a status."""
 
 __all__ = ["COMMANDS"]

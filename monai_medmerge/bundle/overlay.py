@@ -1,0 +1,204 @@
+"""The overlay: a user's own training configuration, started from merged sources, not a line of it edited."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import ignite.distributed as idist
+from ignite.engine import Events
+from safetensors.torch import save_file
+from torch import nn
+
+from monai_medmerge.bundle.outputs import save_weights, whole_file, write_json
+from monai_medmerge.bundle.overlay_checkpoints import plain_network, redirect_savers, set_aside_loaders
+from monai_medmerge.bundle.overlay_config import find_trainer, running_workflow, when_made
+from monai_medmerge.bundle.overlay_merge import MergedStart, MergeOptions, merged_start
+from monai_medmerge.engines import weights_sha256
+from monai_medmerge.errors import SettingError
+from monai_medmerge.sources import Source, match
+
+logger = logging.getLogger(__name__)
+OVERLAY_FILE = Path(__file__).parent / "medmerge.json"
+
+
+class Overlay:
+    """What `medmerge.json` adds to a configuration: before its trainer runs, the trainer's network gets merged weights.
+
+    The network object stays the same, so that optimizers, schedules, evaluators and savers keep their references.
+
+    Args:
+        sources: checkpoints or bundle folders, or a mapping of names to them; a single one too.
+        output_dir: where the start, the final weights and the record go; `medmerge` in the bundle's folder if None.
+        trainer_id: of the trainer in the configuration; if None the one that is run, or the usual ids.
+        overwrite: let the configuration's own savers write where there are checkpoints already. Otherwise they write
+            to `output_dir`.
+        keep_loaders: let a `CheckpointLoader` of the configuration load over the merged weights. Otherwise it is set
+            aside for this run.
+        options: fields of `MergeOptions`.
+
+    Raises:
+        SettingError: there is no source, or an option is unknown.
+        UnsafeCheckpointError: a source cannot be read.
+    """
+
+    def __init__(
+        self,
+        sources: str | Sequence[str] | Mapping[str, str],
+        output_dir: str | Path | None = None,
+        trainer_id: str | None = None,
+        overwrite: bool = False,
+        keep_loaders: bool = False,
+        **options: Any,
+    ) -> None:
+        known = [field.name for field in fields(MergeOptions)]
+        if unknown := sorted(set(options) - set(known)):
+            raise SettingError(f"options among {', '.join(known)}", ", ".join(unknown), "medmerge")
+        self.options = MergeOptions(**options)
+        self.sources = load_sources(sources)
+        self.output_dir = None if output_dir is None else Path(output_dir)
+        self.trainer_id = trainer_id
+        self.overwrite = overwrite
+        self.keep_loaders = keep_loaders
+        self.installed = False
+        self.start: MergedStart | None = None
+
+    def install(self) -> None:
+        """Called by `initialize`: arrange for the merge before the configuration's trainer runs.
+
+        Raises:
+            SettingError: the configuration has no trainer that can be found.
+        """
+        workflow = running_workflow()
+        parser = workflow.parser
+        self.trainer_id = find_trainer(parser, workflow.run_id, self.trainer_id)
+        if self.output_dir is None:
+            root = workflow.config_root_path
+            self.output_dir = (root.parent if root.name == "configs" else root) / "medmerge"
+        resolver = parser.ref_resolver
+        # `initialize` may have made the trainer already, to set its log level.
+        made = resolver.resolved_content.get(self.trainer_id)
+        if made is not None:
+            self._wrap(made, resolver)
+        else:
+            when_made(resolver.items[self.trainer_id], lambda trainer: self._wrap(trainer, resolver))
+        self.installed = True
+
+    def finish(self) -> None:
+        """Called by `finalize`: an overlay that has merged nothing is an error, as it would pass for a success.
+
+        Raises:
+            SettingError: it was not installed, or its trainer did not run.
+        """
+        if not self.installed:
+            raise SettingError("medmerge.json as the last of the config files", "an `initialize` without it", "overlay")
+        if self.start is None:
+            raise SettingError(f"a run of @{self.trainer_id}", "another; name yours: --medmerge::trainer_id", "overlay")
+
+    def _wrap(self, trainer: Any, resolver: Any) -> None:
+        """Put the merge before the trainer's `run`, and the final weights after it."""
+        run: Callable[..., Any] = trainer.run
+
+        def run_from_merged(*arguments: Any, **keywords: Any) -> Any:
+            if self.start is None:
+                self._begin(trainer, resolver.resolved_content)
+            result = run(*arguments, **keywords)
+            self._save("model.pt", trainer)
+            return result
+
+        trainer.run = run_from_merged
+
+    def _begin(self, trainer: Any, objects: Mapping[str, Any]) -> None:
+        where = f"@{self.trainer_id}"
+        for name in ("network", "data_loader", "state"):
+            if not hasattr(trainer, name):
+                raise SettingError(f"a trainer with `{name}`, such as SupervisedTrainer", type(trainer).__name__, where)
+        if not isinstance(trainer.network, nn.Module):
+            raise SettingError("a network in `network`", type(trainer.network).__name__, where)
+        network = plain_network(trainer.network)
+        logger.info("Sources and %s:\n%s", where, match(network, self.sources))
+        aside = [] if self.keep_loaders else set_aside_loaders(trainer, objects)
+        for loader in aside:
+            logger.warning(
+                "Set aside for this run, as it would load over the merged weights: CheckpointLoader %s", loader
+            )
+        moved = {} if self.overwrite else redirect_savers(objects, self._folder)
+        for saver, folder in moved.items():
+            logger.warning("Checkpoints are there already: saver %s writes to %s", saver, folder)
+        start = merged_start(trainer, self.sources, self.options)
+        network.load_state_dict(start.network.state_dict())
+        self.start = start
+        self._save("initialization.pt", trainer)
+        self._record(start, aside, moved)
+        self._watch(trainer, network)
+
+    def _watch(self, trainer: Any, network: nn.Module) -> None:
+        """When the training has started, the weights must still be the merged ones."""
+        digest = weights_sha256(network)
+
+        def check(_: Any) -> None:
+            if weights_sha256(network) == digest:
+                return
+            if not self.keep_loaders:
+                raise SettingError(
+                    "the merged weights when training starts (--medmerge::keep_loaders true accepts others)",
+                    "weights that a handler of its own has changed at Events.STARTED",
+                    f"@{self.trainer_id}",
+                )
+            logger.warning("A handler of @%s has changed the merged weights before training", self.trainer_id)
+
+        if not trainer.has_event_handler(check, Events.STARTED):
+            trainer.add_event_handler(Events.STARTED, check)
+
+    @property
+    def _folder(self) -> Path:
+        if self.output_dir is None:
+            raise SettingError("an overlay that was installed", "none", "medmerge")
+        return self.output_dir
+
+    def _save(self, name: str, trainer: Any) -> None:
+        if idist.get_rank() == 0:
+            save_weights(self._folder / name, plain_network(trainer.network))
+            logger.info("Wrote %s", self._folder / name)
+
+    def _record(self, start: MergedStart, aside: list[str], moved: dict[str, str]) -> None:
+        if idist.get_rank() > 0:
+            return
+        record = {**start.as_dict(), "loaders_set_aside": aside, "savers_redirected": moved}
+        write_json(self._folder / "merge.json", record)
+        with whole_file(self._folder / "coefficients.safetensors") as part:
+            save_file({name: table.contiguous().cpu() for name, table in start.coefficients.items()}, str(part))
+
+
+def load_sources(sources: str | Sequence[str] | Mapping[str, str]) -> list[Source]:
+    """Read the sources that a command line names.
+
+    Args:
+        sources: files or bundle folders; names are those of the files, with as much of their folders as tells them
+            apart, or the keys of a mapping.
+
+    Raises:
+        SettingError: there is none.
+        UnsafeCheckpointError: one cannot be read.
+    """
+    if isinstance(sources, Mapping):
+        named = {str(name): Path(path) for name, path in sources.items()}
+    else:
+        paths = [Path(path) for path in ([sources] if isinstance(sources, str | Path) else sources)]
+        named = dict(zip(_names(paths), paths, strict=True))
+    if not named:
+        raise SettingError("one or more sources: --sources \"['a.pt','b.safetensors']\"", "none", "sources")
+    return [Source.from_file(path, name) for name, path in named.items()]
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    """The shortest ends of paths, without suffixes, that differ; numbered where one file is given twice."""
+    parts = [path.absolute().with_name(path.name.split(".")[0] or path.name).parts for path in paths]
+    for length in range(1, max(map(len, parts), default=0) + 1):
+        names = ["/".join(part[-length:]) for part in parts]
+        if len(set(names)) == len(names):
+            return names
+    return [f"{path.stem} {number}" for number, path in enumerate(paths, start=1)]

@@ -1,0 +1,34 @@
+"""`overlay`: where the overlay for users' own bundles is, or a copy of it."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from monai_medmerge.bundle.overlay import OVERLAY_FILE
+from monai_medmerge.errors import SettingError
+
+if TYPE_CHECKING:
+    from argparse import _SubParsersAction
+
+
+def add(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command to a parser's commands."""
+    command = commands.add_parser(
+        "overlay", help="print the path of medmerge.json, which starts any bundle's training from merged sources"
+    )
+    command.add_argument("--to", type=Path, metavar="FOLDER", help="copy it there, and print the copy's path")
+    command.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print a path: 0 it is there."""
+    if arguments.to is None:
+        print(OVERLAY_FILE)
+        return 0
+    if not arguments.to.is_dir():
+        raise SettingError("a folder", "none of that name", arguments.to.name)
+    print(shutil.copy(OVERLAY_FILE, arguments.to))
+    return 0
