@@ -2,7 +2,7 @@
 
 from monai_medmerge.commands import overlay, plan, rank
 
-COMMANDS = (plan, rank)
+COMMANDS = (overlay, plan, rank)
 """Modules with ``add(commands)``, which adds a parser whose `run` default takes the parsed arguments to a status."""
 
 __all__ = ["COMMANDS"]
