@@ -26,7 +26,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.networks.nets import ResNet
 from safetensors.torch import save_file
 from scipy.stats import weightedtau
 from torch import Tensor, nn
@@ -38,8 +37,6 @@ from monai_medmerge.engines import FineTuner, LinearProbeTrainer
 from monai_medmerge.evaluation import macro_f1, predict
 from monai_medmerge.sources.ranking import SCORES, load_into, rank
 
-MODELS = Path(__file__).parent.parent / "bundles" / "medmerge_classification" / "models"
-HEAD = ["fc.*"]
 BUDGETS = (30, 60, 120, 240, 480)
 BATCH = 16
 PROBE_STEPS, FINETUNE_STEPS = 60, 120
@@ -91,11 +88,6 @@ def read(name: str, split: str) -> tuple[Tensor, Tensor]:
     dims = (1, 2, 3)
     tensor = (tensor - tensor.mean(dims, keepdim=True)) / tensor.std(dims, keepdim=True).clamp_min(1e-6)
     return tensor, torch.from_numpy(labels.astype(np.int64))
-
-
-def build(classes: int) -> nn.Module:
-    """The network of the bundle's sources."""
-    return ResNet("basic", [2, 2, 2, 2], [16, 32, 64, 128], 2, 1, conv1_t_size=7, conv1_t_stride=2, num_classes=classes)
 
 
 def choose(labels: Tensor, count: int, seed: int) -> list[int]:

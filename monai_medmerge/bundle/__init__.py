@@ -11,6 +11,8 @@ from monai_medmerge.bundle.outcome import Outcome
 from monai_medmerge.bundle.outputs import save_weights, whole_file, write_json
 from monai_medmerge.bundle.phases import phase_handlers
 from monai_medmerge.bundle.ranking import choose_sources, rank_sources
+from monai_medmerge.bundle.site_data import load_cases
+from monai_medmerge.bundle.verification import read_gate, verify
 from monai_medmerge.bundle.weights import load_weights, log_match
 
 __all__ = [
@@ -23,15 +25,18 @@ __all__ = [
     "choose_sources",
     "label_budget",
     "list_images",
+    "load_cases",
     "load_datalist",
     "load_weights",
     "log_match",
     "phase_handlers",
     "prepare_medmnist",
     "rank_sources",
+    "read_gate",
     "save_weights",
     "start_distributed",
     "stop_distributed",
+    "verify",
     "whole_file",
     "write_images",
     "write_json",

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import ignite.distributed as idist
@@ -15,6 +13,7 @@ from torch import nn
 from monai_medmerge.bundle.history import TrainingHistory
 from monai_medmerge.bundle.outcome import Outcome
 from monai_medmerge.bundle.outputs import whole_file
+from monai_medmerge.bundle.verification import read_gate
 from monai_medmerge.bundle.weights import load_weights
 from monai_medmerge.evaluation import (
     Comparison,
@@ -87,7 +86,7 @@ class MergeReport:
         frame = contributions(tables, list(merge_record(merged).sources), sizes, start)
         similarity = layer_similarity(merged, self.network, sources, self.batches)
         comparison = self._compare(network)
-        gate = None if comparison is None else check(comparison, json.loads(Path(self.gate_file).read_text("utf-8")))
+        gate = None if comparison is None else check(comparison, read_gate(self.gate_file))
         folder = self.outcome.output_dir
         frames = {"contributions": frame, "similarity": similarity}
         frames |= {"course": course.frame} if course is not None and course.rows else {}

@@ -31,16 +31,17 @@ SITE, DEFAULT = "set by the site", "default, not chosen by the site"
 # Whether a limit is held against the measured value, or against the whole interval.
 ESTIMATE, INTERVAL = "estimate", "interval"
 
-# Largest value that is allowed, and the cases that it needs to say anything; overall, or per class or group.
+# Fewer cases than this say nothing of all cases, or of a class or group.
+ALL_CASES, SOME_CASES = 100, 30
+# Largest value that is allowed, and the cases that it needs to say anything.
 DEFAULT_LIMITS: dict[str, dict[str, float]] = {
-    "overall_drop": {"limit": 0.01, "minimum_cases": 100},
-    "class_drop": {"limit": 0.02, "minimum_cases": 30},
-    "group_drop": {"limit": 0.03, "minimum_cases": 30},
-    "negative_flips": {"limit": 0.03, "minimum_cases": 100},
-    "calibration_error": {"limit": 0.1, "minimum_cases": 100},
-    "confident_errors": {"limit": 0.02, "minimum_cases": 100},
-    "instability": {"limit": 0.1, "minimum_cases": 100},
-    "far_inputs": {"limit": 0.2, "minimum_cases": 100},
+    "overall_drop": {"limit": 0.01, "minimum_cases": ALL_CASES},
+    "class_drop": {"limit": 0.02, "minimum_cases": SOME_CASES},
+    "group_drop": {"limit": 0.03, "minimum_cases": SOME_CASES},
+    "negative_flips": {"limit": 0.03, "minimum_cases": ALL_CASES},
+    "calibration_error": {"limit": 0.1, "minimum_cases": ALL_CASES},
+    "confident_errors": {"limit": 0.02, "minimum_cases": ALL_CASES},
+    "instability": {"limit": 0.05, "minimum_cases": ALL_CASES},
 }
 
 
@@ -131,7 +132,8 @@ def check(comparison: Comparison, gate: Mapping[str, Any] | None = None) -> Gate
     Limits, each the largest value allowed: `overall_drop` (macro F1, or Dice), `class_drop` (recall of each class, or
     its Dice), `group_drop` (macro F1, or Dice, of each group of every column), `negative_flips`, `calibration_error`,
     `confident_errors` (share of cases that are wrong with 0.9 confidence, above the reference's), `instability` (share
-    of answers that one small change of the images changes) and `far_inputs`.
+    of answers that one small change of the images changes, above the reference's) and `far_inputs` (share of inputs
+    far from the training data, which has no default: an overfitted network puts all new images far from its own).
     Recall and not F1, because the errors of one class also lower the F1 of those that they fall upon.
 
     Args:
@@ -142,7 +144,7 @@ def check(comparison: Comparison, gate: Mapping[str, Any] | None = None) -> Gate
             where nobody at the site chose the limits. None takes `DEFAULT_LIMITS`.
 
     Raises:
-        SettingError: a limit is unknown or no number.
+        SettingError: a limit is unknown or no number, or limits other than the defaults claim to be those.
 
     Example:
         >>> from monai_medmerge.evaluation.comparison import compare_predictions
@@ -161,22 +163,29 @@ def check(comparison: Comparison, gate: Mapping[str, Any] | None = None) -> Gate
     if evidence not in (ESTIMATE, INTERVAL):
         raise SettingError(f"{ESTIMATE} or {INTERVAL}", repr(evidence), "gate, evidence")
     limits = {name: _limit(name, given) for name, given in gate.get("limits", {}).items()}
+    defaults = gate.get("origin") == "default"
+    # Whoever changes a limit has chosen it, and the report must say so.
+    if defaults and limits != DEFAULT_LIMITS:
+        raise SettingError("the default limits, or no origin 'default' beside limits of your own", "others", "gate")
     verdicts: list[Verdict] = []
     for name, limit in limits.items():
         measured = _MEASURES[name](comparison)
         # What does not exist for a task, or was not asked for, cannot break a limit of the defaults.
-        if not measured and gate.get("origin") == "default":
+        if not measured and defaults:
             continue
         verdicts += [_decide(name, limit, found, evidence) for found in measured] or [
             Verdict(name, "nothing", UNDECIDED, "this was not measured")
         ]
-    return GateResult(tuple(verdicts), DEFAULT if gate.get("origin") == "default" else SITE, limits, evidence)
+    return GateResult(tuple(verdicts), DEFAULT if defaults else SITE, limits, evidence)
 
 
 def _limit(name: str, given: Any) -> dict[str, float]:
     if name not in _MEASURES:
         raise SettingError(f"one of {', '.join(_MEASURES)}", repr(name), "gate, limits")
-    found = {**DEFAULT_LIMITS[name], **(given if isinstance(given, Mapping) else {"limit": given})}
+    cases = DEFAULT_LIMITS.get(name, {}).get("minimum_cases", ALL_CASES)
+    found = {"minimum_cases": cases, **(given if isinstance(given, Mapping) else {"limit": given})}
+    if "limit" not in found:
+        raise SettingError("a limit", "none", f"gate, {name}")
     for key, value in found.items():
         number = isinstance(value, int | float) and not isinstance(value, bool) and np.isfinite(value)
         if key not in ("limit", "minimum_cases") or not number or value < 0:
@@ -201,9 +210,13 @@ def _decide(name: str, limit: Mapping[str, float], measured: Measured, evidence:
 
 
 def _drop(row: Row, what: str) -> Measured:
-    gain = row.found.difference
+    return _loss(row.found.difference, what, row.cases)
+
+
+def _loss(gain: Estimate, what: str, cases: int) -> Measured:
+    """A gain the other way round, so that more is worse."""
     # Adding nothing turns -0.0 into 0.0.
-    return Measured(what, Estimate(-gain.value + 0.0, -gain.high + 0.0, -gain.low + 0.0), row.cases)
+    return Measured(what, Estimate(-gain.value + 0.0, -gain.high + 0.0, -gain.low + 0.0), cases)
 
 
 def _overall(comparison: Comparison) -> list[Measured]:
@@ -241,11 +254,10 @@ def _confident(comparison: Comparison) -> list[Measured]:
 
 
 def _instability(comparison: Comparison) -> list[Measured]:
-    kept = ((found.change, found.kept.candidate) for found in comparison.stability)
-    return [
-        Measured(change, Estimate(1 - same.value, 1 - same.high, 1 - same.low), comparison.cases)
-        for change, same in kept
-    ]
+    """How many more answers of the candidate change than of the reference."""
+    cases = comparison.cases
+    return [_loss(found.kept.difference, f"more answers that change when {found.change}", cases)
+            for found in comparison.stability]  # fmt: skip
 
 
 def _far(comparison: Comparison) -> list[Measured]:

@@ -92,11 +92,11 @@ def scaling(factor: float) -> Perturbation:
 
 # Changes within what patient positioning, scanners and exposure do every day.
 INTENSITY_CHANGES: Mapping[str, Perturbation] = {
-    "noise, 5 % of the spread": noise(0.05),
-    "brighter by 10 % of the spread": shift(0.1),
-    "darker by 10 % of the spread": shift(-0.1),
-    "contrast up 10 %": scaling(1.1),
-    "contrast down 10 %": scaling(0.9),
+    "noised by 5 % of the spread": noise(0.05),
+    "brightened by 10 % of the spread": shift(0.1),
+    "darkened by 10 % of the spread": shift(-0.1),
+    "stretched to 110 % contrast": scaling(1.1),
+    "shrunk to 90 % contrast": scaling(0.9),
 }
 CHANGES: Mapping[str, Perturbation] = {
     "rotated by 5 degrees": rotation(5),

@@ -1,0 +1,105 @@
+"""A target as a configuration describes it: its network, and its images as that network takes them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from monai.bundle import ConfigParser
+from monai.data import DataLoader, Dataset
+from monai.transforms import Compose, EnsureChannelFirstd, EnsureTyped, LoadImaged, NormalizeIntensityd, Resized
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+
+from monai_medmerge.bundle.budget import label_budget
+from monai_medmerge.bundle.datasets import load_datalist
+from monai_medmerge.bundle.plan import NETWORK_IDS, build_network
+from monai_medmerge.errors import SettingError
+from monai_medmerge.transforms import MedicalImageReader
+
+CONFIGURATIONS = (".json", ".yaml", ".yml")
+
+
+def read_target(description: str, data: str | os.PathLike[str], size: Sequence[int] | None) -> tuple[nn.Module, Any]:
+    """The network and the transform from a datalist's entry to what it takes.
+
+    Args:
+        description: of the network, as `build_network` takes it. A configuration also gives its `preprocessing`, and
+            is told the folder as its `dataset_dir`, and its own bundle as its `bundle_root`.
+        data: folder with a `dataset.json`.
+        size: of images, where there is no `preprocessing`; they become that size, as many channels as the network
+            takes, and zero mean and unit deviation.
+
+    Raises:
+        SettingError: no network comes of it, or it has no `preprocessing` and no size was given.
+    """
+    file = Path(description)
+    if file.suffix not in CONFIGURATIONS:
+        network, steps = build_network(description), None
+    else:
+        network, steps = _read_configuration(file, Path(data))
+    if steps is not None:
+        return network, steps if callable(steps) else Compose(steps)
+    if size is None:
+        raise SettingError("--size, as there is no 'preprocessing' in a configuration", "none", file.name)
+    channels = next((m.in_channels for m in network.modules() if isinstance(m, _ConvNd)), 1)
+    return network, _usual(size, channels)
+
+
+def labelled_batches(
+    data: str | os.PathLike[str], transform: Any, section: str, labels: int | None, seed: int, batch_size: int = 16
+) -> list[dict[str, Tensor]]:
+    """Labelled images in memory, classes in proportion.
+
+    Args:
+        data: folder with a `dataset.json`.
+        transform: from `read_target`.
+        section: of the `dataset.json`.
+        labels: how many images; all if None.
+        seed: of the draw.
+        batch_size: images in a batch.
+
+    Raises:
+        DatasetError: as `load_datalist` and `label_budget`.
+    """
+    items = label_budget(load_datalist(data, section), labels, seed)
+    loader = DataLoader(Dataset(items, transform), batch_size=batch_size, num_workers=0)
+    return [{"image": batch["image"], "label": batch["label"]} for batch in loader]
+
+
+def _read_configuration(file: Path, data: Path) -> tuple[nn.Module, Any]:
+    if not file.is_file():
+        raise SettingError("a configuration file", "none of that name", file.name)
+    parser = ConfigParser()
+    parser.read_config(str(file))
+    known = {"dataset_dir": str(data), "bundle_root": str(file.absolute().parent.parent)}
+    for name, value in known.items():
+        if name in parser:
+            parser[name] = value
+    name = next((key for key in NETWORK_IDS if key in parser), None)
+    if name is None:
+        raise SettingError(f"an entry {' or '.join(NETWORK_IDS)}", "none", file.name)
+    parser.parse()
+    network = parser.get_parsed_content(name)
+    if not isinstance(network, nn.Module):
+        raise SettingError("a network", f"a {type(network).__name__}", f"{file.name}, {name}")
+    steps = parser.get_parsed_content("preprocessing") if "preprocessing" in parser else None
+    return network, steps
+
+
+def _usual(size: Sequence[int], channels: int) -> Compose:
+    def fit(image: Tensor) -> Tensor:
+        return image if len(image) == channels else image.mean(0, keepdim=True).expand(channels, *image.shape[1:])
+
+    return Compose(
+        [
+            LoadImaged(keys="image", reader=MedicalImageReader),
+            EnsureChannelFirstd(keys="image"),
+            Resized(keys="image", spatial_size=tuple(size), anti_aliasing=True),
+            NormalizeIntensityd(keys="image"),
+            EnsureTyped(keys="image", track_meta=False),
+            lambda item: {**item, "image": fit(item["image"])},
+        ]
+    )

@@ -1,0 +1,78 @@
+"""What `verify.json` ends with: a verdict, in words, as a report and as an exit status."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from monai_medmerge.errors import SettingError
+from monai_medmerge.evaluation import Comparison, GateResult, ReportContent, check, write_report
+
+logger = logging.getLogger(__name__)
+
+
+def read_gate(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The limits of a `gate.json`.
+
+    Args:
+        path: the file.
+
+    Raises:
+        SettingError: there is no such file, or it is no JSON object.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise SettingError("a file with limits", "none of that name", file.name)
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise SettingError("JSON text", str(error), file.name) from error
+    if not isinstance(content, dict):
+        raise SettingError("a JSON object", type(content).__name__, file.name)
+    return content
+
+
+def verify(
+    comparison: Comparison,
+    gate_file: str | os.PathLike[str],
+    folder: str | os.PathLike[str],
+    title: str,
+    purpose: str = "",
+    settings: Mapping[str, Any] | None = None,
+    seed: int = 0,
+) -> GateResult:
+    """Hold a comparison against a site's limits, log every reason, and write the report.
+
+    Args:
+        comparison: from `compare`.
+        gate_file: JSON with the limits, see `check`.
+        folder: for `report.html`, `report.json` and `MODEL_CARD.md`.
+        title: of the report.
+        purpose: what the network is for, and what not.
+        settings: of the comparison.
+        seed: of the resamples.
+
+    Returns:
+        The result; its `exit_status` is 0 passed, 1 failed, 3 undecided.
+
+    Raises:
+        SettingError: the limits cannot be read or meant.
+    """
+    result = check(comparison, read_gate(gate_file))
+    content = ReportContent(
+        title=title,
+        purpose=purpose,
+        comparison=comparison,
+        gate=result,
+        settings=settings or {},
+        seeds={"resamples": seed},
+        command=sys.argv,
+    )
+    write_report(folder, content)
+    logger.info("%s\n\n%s", comparison, result)
+    return result
