@@ -239,7 +239,7 @@ def differences_plot(
     Args:
         differences: what was compared to the estimate.
         path: where the PNG goes.
-        limit: largest drop that is allowed, as a line.
+        limit: largest drop of a class that is allowed, as a line.
         dark: draw for a dark page.
     """
     known = {name: found for name, found in differences.items() if np.isfinite([found.value, found.low]).all()}
@@ -252,7 +252,7 @@ def differences_plot(
         axes.errorbar(values, places, xerr=spread.clip(min=0), fmt="o", color=COLOURS[0], capsize=3)
         axes.axvline(0, color="0.5", linewidth=0.8)
         if limit is not None:
-            axes.axvline(-limit, color=COLOURS[5], linewidth=1, linestyle="--", label="largest drop allowed")
+            axes.axvline(-limit, color=COLOURS[5], linewidth=1, linestyle="--", label="largest drop of a class")
             axes.legend(fontsize=8, frameon=False)
         axes.set_yticks(places, list(known), fontsize=8)
         axes.set(xlabel="candidate minus reference, 95 % interval", ylim=(-0.7, len(known) - 0.3))

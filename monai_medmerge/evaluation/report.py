@@ -135,7 +135,7 @@ def _tables(found: Mapping[str, Any]) -> dict[str, Any]:
     stages, ranking, shares = found["stages"], found["ranking"], found["contributions"]
     names = list(dict.fromkeys(name for stage in stages.values() for name in stage))
     tables: dict[str, Any] = {
-        "stage_names": names,
+        "stage_names": [name.replace("_", " ") for name in names],
         "stage_rows": [[key, *(number(stage.get(name)) for name in names)] for key, stage in stages.items()],
     }
     if ranking:

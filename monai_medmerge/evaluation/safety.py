@@ -162,7 +162,10 @@ def check(comparison: Comparison, gate: Mapping[str, Any] | None = None) -> Gate
     evidence = gate.get("evidence", ESTIMATE)
     if evidence not in (ESTIMATE, INTERVAL):
         raise SettingError(f"{ESTIMATE} or {INTERVAL}", repr(evidence), "gate, evidence")
-    limits = {name: _limit(name, given) for name, given in gate.get("limits", {}).items()}
+    given = gate.get("limits", {})
+    if not isinstance(given, Mapping):
+        raise SettingError("a mapping from names to limits", f"a {type(given).__name__}", "gate, limits")
+    limits = {name: _limit(name, limit) for name, limit in given.items()}
     defaults = gate.get("origin") == "default"
     # Whoever changes a limit has chosen it, and the report must say so.
     if defaults and limits != DEFAULT_LIMITS:
