@@ -10,6 +10,7 @@ torch.Size([2, 8])
 'Conv2d'
 """
 
+from monai_medmerge.engines.medmerge import medmerge
 from monai_medmerge.errors import (
     DatasetError,
     DicomSeriesError,
@@ -40,6 +41,7 @@ __all__ = [
     "coefficients",
     "fold",
     "match",
+    "medmerge",
     "merge",
     "recalibrate",
 ]

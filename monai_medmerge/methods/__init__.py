@@ -1,15 +1,8 @@
 """Merging methods by name: one decorated function per file, from the sources' tensors to the merged one.
 
 `merge_with` applies one to networks in memory, `merge_files` streams one over files, `METHODS` lists them all.
-MedMerge itself learns its coefficients with a training loop and lives above this layer; the package that joins the two
-registers it, as anyone may register a method of their own::
-
-    @method("medmerge", reference="arXiv:2403.11646", whole=True, callback="learn")
-    def medmerge(network, sources, *, learn, anchor=0, exclude=(), granularity="kernel"):
-        '''Weights blended by coefficients learned on the target data.'''
-        merged = merge(network, sources, granularity, anchor=anchor, exclude=exclude)
-        learn(merged)
-        return fold(merged)
+MedMerge itself merges with learned coefficients, which this layer may not import: `monai_medmerge.engines.medmerge`
+registers it, as anyone may register a method of their own.
 """
 
 from monai_medmerge.methods.dare import dare

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -13,6 +12,7 @@ from monai_medmerge.errors import SettingError
 from monai_medmerge.methods.recipe import GIVEN, Recipe
 from monai_medmerge.methods.registry import Method, get_method
 from monai_medmerge.methods.tensors import TensorHeader
+from monai_medmerge.networks.copying import copy_network
 from monai_medmerge.sources import Source, check_compatible, resolve
 from monai_medmerge.sources.matching import MATCH
 
@@ -87,7 +87,7 @@ def merge_with(
         state[key] = merged[id(value)]
     if not merged:
         raise SettingError("patterns that leave something to merge", f"exclude={list(exclude)}", "merge_with")
-    new = copy.deepcopy(network)
+    new = copy_network(network)
     new.load_state_dict(state, strict=True)
     return new
 

@@ -66,6 +66,8 @@ def score(network: nn.Module) -> float:
 
 def merged(known: Method, variant: str, sources: Sequence[Source], **shared: Any) -> nn.Module:
     options = options_for(known, variant, sources)
+    if known.whole and not known.uses("statistics"):
+        shared.pop("statistics", None)
     return merge_with(known.name, build(variant, 0), sources, **options, **shared)
 
 
@@ -110,7 +112,7 @@ def test_order_matters_only_where_the_method_says_so(known: Method, base: str) -
     variant = "ResNet18-2d"
     sources = sources_for(known, variant)
     options = options_for(known, variant, sources)
-    shared: dict[str, Any] = {"statistics": "average"}
+    shared: dict[str, Any] = {} if known.whole and not known.uses("statistics") else {"statistics": "average"}
     if known.uses("base"):
         shared["base"] = base if base == "mean" else Source.from_network(build(variant, 9), "base")
     order = list(reversed(range(len(sources))))
@@ -283,6 +285,24 @@ def test_a_shared_tensor_is_merged_once() -> None:
     for name, value in state.items():
         names.setdefault(id(value), []).append(name)
     assert any(len(group) > 1 for group in names.values())
+
+
+def test_a_network_that_keeps_activations_is_copied() -> None:
+    network = variants.build("DynUNet-2d", 0)
+    network(example("DynUNet-2d"))
+    merge_with("uniform_average", network, [Source.from_network(build("DynUNet-2d", n), f"s{n}") for n in (1, 2)])
+
+
+def test_medmerge_folds_what_was_learned() -> None:
+    sources = [Source.from_network(nn.Linear(2, 2), name) for name in ("a", "b")]
+
+    def learn(merged: nn.Module) -> None:
+        with torch.no_grad():
+            next(p for p in merged.parameters() if p.requires_grad).copy_(torch.tensor([[0.0, 2.0], [1.0, 0.0]]))
+
+    result = merge_with("medmerge", nn.Linear(2, 2), sources, learn=learn, constraint="free")
+    rows = [sources[1].tensors["weight"][0], 2 * sources[0].tensors["weight"][1]]
+    assert torch.equal(result.weight, torch.stack(rows))
 
 
 def test_a_configuration_selects_a_method_by_name() -> None:

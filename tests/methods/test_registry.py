@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import monai_medmerge.engines as engines
 import monai_medmerge.methods as methods
 from monai_medmerge.errors import SettingError
 from monai_medmerge.methods import METHODS, Method, get_method, method, methods_table, unregister
@@ -23,14 +24,15 @@ def test_the_documentation_shows_the_table() -> None:
 
 
 def test_every_decorated_file_is_imported_and_named_for_its_method() -> None:
-    folder = Path(inspect.getfile(methods)).parent
+    room = Path(inspect.getfile(methods)).parent
     decorated = {
         path.stem: re.findall(r'^@method\(\s*"(\w+)"', path.read_text(encoding="utf-8"), re.MULTILINE)
+        for folder in (room, room.parent / "engines")
         for path in folder.glob("*.py")
         if path.name != "__init__.py"
     }
     assert {stem: names for stem, names in decorated.items() if names} == {name: [name] for name in METHODS}
-    assert set(METHODS) <= set(methods.__all__)
+    assert set(METHODS) <= {*methods.__all__, *engines.__all__}
 
 
 @every_method
