@@ -1,0 +1,96 @@
+"""Ranking as a command and as a stage: its answers, its exit status, and what it changes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from monai.networks.nets import ResNet
+from torch import nn
+
+from monai_medmerge import Source
+from monai_medmerge.__main__ import main
+from monai_medmerge.bundle import choose_sources, rank_sources
+from monai_medmerge.errors import SettingError
+
+SMALL = "ResNet(block='basic', layers=[1, 1, 1, 1], block_inplanes=[4, 8, 8, 16], spatial_dims=2, n_input_channels={})"
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("sources") / "small.pt"
+    torch.save(ResNet("basic", [1, 1, 1, 1], [4, 8, 8, 16], 2, 3).state_dict(), path)
+    return path
+
+
+def test_a_bundle_says_how_images_are_prepared(
+    bundle_root: Path, phantoms: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    models = [str(bundle_root / "models" / f"{name}.safetensors") for name in ("natural", "brain_mri")]
+    network = str(bundle_root / "configs" / "merge.json")
+    arguments = ["rank", "--network", network, "--data", str(phantoms), "--source", models[0], "--source", models[1]]
+    assert main([*arguments, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["images"] == 24
+    assert {score["name"] for score in found["scores"]} == {"natural", "brain_mri"}
+    assert found["proposed"][0] == found["anchor"] == found["scores"][0]["name"]
+
+
+def test_a_class_takes_a_size_and_other_channels(
+    phantoms: Path, small: Path, bundle_root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = ["--data", str(phantoms), "--labels", "12", "--source", str(small)]
+    assert main(["rank", "--network", SMALL.format(3), *data, "--size", "32", "32"]) == 0
+    assert "start from: small" in capsys.readouterr().out
+    # The source's three channels do not fit one, unless they are asked to.
+    assert main(["rank", "--network", SMALL.format(1), *data, "--size", "32", "32"]) == 1
+    assert "conv1.weight" in capsys.readouterr().out
+    assert main(["rank", "--network", SMALL.format(1), *data, "--size", "32", "32", "--adapt"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("network", "extra", "word"),
+    [
+        (SMALL.format(3), [], "--size"),
+        ("absent.json", [], "absent.json"),
+        (SMALL.format(3), ["--size", "32", "32", "--labels", "2"], "from 3 to 24"),
+        (SMALL.format(3), ["--size", "32", "32", "--section", "train"], "'train'"),
+    ],
+)
+def test_wrong_use_is_one_line_and_two(
+    phantoms: Path, small: Path, network: str, extra: list[str], word: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["rank", "--network", network, "--data", str(phantoms), "--source", str(small), *extra]) == 2
+    error = capsys.readouterr().err
+    assert word in error
+    assert len(error.strip().splitlines()) == 1
+
+
+def test_a_stage_informs_and_chooses_only_if_asked_to() -> None:
+    torch.manual_seed(1)
+    images, labels = torch.randn(60, 6), torch.arange(60) % 2
+    images[labels == 1, :3] += 2
+
+    def build() -> nn.Module:
+        return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 2))
+
+    network = build()
+    # It looks at the three inputs that tell the classes apart; the other at those that do not.
+    good, bad = build(), build()
+    with torch.no_grad():
+        good[0].weight[:, 3:] = 0
+        bad[0].weight[:, :3] = 0
+    sources = [Source.from_network(bad, "bad"), Source.from_network(good, "good"), Source.from_network(good, "twin")]
+    batches = [{"image": images, "label": labels}]
+    assert rank_sources(network, sources, "off", batches) is None
+    ranking = rank_sources(network, sources, "choose", batches)
+    assert ranking is not None
+    assert [score.name for score in ranking.scores] == ["good", "twin", "bad"]
+    assert choose_sources(sources, ranking, "inform") == sources
+    assert choose_sources(sources, None, "choose") == sources
+    assert choose_sources(sources, ranking, "choose") == [sources[1]]
+    with pytest.raises(SettingError, match="off, inform, choose"):
+        rank_sources(network, sources, "yes", batches)
