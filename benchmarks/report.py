@@ -1,6 +1,7 @@
 """The lines of `benchmarks.transfer` as Markdown tables and plots.
 
     python -m benchmarks.report --runs benchmarks/results/transfer --output docs/images
+    python -m benchmarks.report --methods medmerge:weights medmerge:activations --against medmerge
 
 Macro F1 on the test images, mean over seeds and budgets, with 95 % intervals from a bootstrap that draws seeds and test
 cases anew, the same for all methods of a target, so that differences are paired. Only cells (target, budget, seed)
@@ -113,28 +114,29 @@ def interval(values: np.ndarray, signed: bool = False) -> str:
     return f"{100 * values[0]:{form}} ({low:{form}} to {high:{form}})"
 
 
-def table(results: Results, methods: list[str], stage: str) -> str:
+def table(results: Results, methods: list[str], against: list[str], stage: str) -> str:
     """One row a method: mean, differences, wins and losses, seconds of the whole, parameters trained."""
     cells = results.cells(methods)
     means = {method: results.mean(method, cells) for method in methods}
     lines = [
         f"{len(cells)} cells of target and budget, {sum(map(len, cells.values()))} runs a method.",
         "",
-        "| method | macro F1 | against FT | against LP-FT | wins : losses against LP-FT | seconds | trained |",
-        "|---|---|---|---|---|---|---|",
+        f"| method | macro F1 | {' | '.join(f'against {m}' for m in against)} "
+        f"| wins : losses against {against[-1]} | seconds | trained |",
+        "|---" * (len(against) + 5) + "|",
     ]
-    ft, lpft = PICKED.values()
     for method in sorted(methods, key=lambda m: -means[m][0]):
         pairs = [
-            np.sign(results.scores[cell][method][seed][0] - results.scores[cell][lpft][seed][0])
+            np.sign(results.scores[cell][method][seed][0] - results.scores[cell][against[-1]][seed][0])
             for cell, seeds in cells.items()
             for seed in seeds
         ]
         trained = "trained_before" if stage == "before" and method not in PICKED.values() else "trained"
         facts = [results.facts[cell, method, seed] for cell, seeds in cells.items() for seed in seeds]
         lines.append(
-            f"| {method} | {interval(means[method])} | {interval(means[method] - means[ft], True)} "
-            f"| {interval(means[method] - means[lpft], True)} | {pairs.count(1.0)} : {pairs.count(-1.0)} "
+            f"| {method} | {interval(means[method])} "
+            f"| {' | '.join(interval(means[method] - means[other], True) for other in against)} "
+            f"| {pairs.count(1.0)} : {pairs.count(-1.0)} "
             f"| {_mean(facts, 'seconds'):.0f} | {_mean(facts, trained):,.0f} |"
         )
     return "\n".join(lines)
@@ -155,14 +157,14 @@ def by_target(results: Results, methods: list[str]) -> str:
     return "\n".join(lines)
 
 
-def plot(results: Results, methods: list[str], path: Path) -> None:
-    """Differences to LP-FT of the best source, with intervals, one panel a target."""
+def plot(results: Results, methods: list[str], against: str, path: Path) -> None:
+    """Differences to one method, with intervals, one panel a target."""
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
     cells = results.cells(methods)
     targets = sorted({target for target, _ in cells})
-    shown = [method for method in methods if method != PICKED["lpft"]]
+    shown = [method for method in methods if method != against]
     figure, panels = pyplot.subplots(
         1,
         len(targets) + 1,
@@ -172,7 +174,7 @@ def plot(results: Results, methods: list[str], path: Path) -> None:
     )
     for panel, name in zip(panels, [*targets, "all targets"], strict=True):
         chosen = {cell: seeds for cell, seeds in cells.items() if name in (cell[0], "all targets")}
-        base = results.mean(PICKED["lpft"], chosen)
+        base = results.mean(against, chosen)
         for row, method in enumerate(reversed(shown)):
             difference = 100 * (results.mean(method, chosen) - base)
             low, high = np.percentile(difference[1:], [2.5, 97.5])
@@ -181,7 +183,7 @@ def plot(results: Results, methods: list[str], path: Path) -> None:
         panel.axvline(0, color="gray", lw=0.8)
         panel.set_title(name, fontsize=10)
         panel.set_yticks(range(len(shown)), list(reversed(shown)), fontsize=9)
-    figure.supxlabel("points of macro F1 over LP-FT of the best source", fontsize=9)
+    figure.supxlabel(f"points of macro F1 over {against}", fontsize=9)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
 
@@ -192,14 +194,16 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("benchmarks/results/transfer"))
     parser.add_argument("--output", type=Path, help="folder for transfer.png; none is drawn if not given")
     parser.add_argument("--methods", nargs="+", help="all that have the most cells if not given")
+    parser.add_argument("--against", nargs="+", default=list(PICKED.values()), help="what methods are compared with")
     arguments = parser.parse_args()
     for stage, title in (("after", "After fine-tuning"), ("before", "Before it")):
         results = read(arguments.runs, stage)
         methods = arguments.methods or _with_most_cells(results)
-        methods = [*PICKED.values(), *(method for method in methods if method not in PICKED.values())]
-        print(f"### {title}\n\n{table(results, methods, stage)}\n\n{by_target(results, methods)}\n")
+        against = arguments.against
+        methods = [*against, *(method for method in methods if method not in against)]
+        print(f"### {title}\n\n{table(results, methods, against, stage)}\n\n{by_target(results, methods)}\n")
         if stage == "after" and arguments.output:
-            plot(results, methods, arguments.output / "transfer.png")
+            plot(results, methods, against[-1], arguments.output / "transfer.png")
 
 
 def _with_most_cells(results: Results) -> list[str]:
