@@ -333,7 +333,10 @@ def deep_supervision(folder: Path) -> Path:
 
 def mixed_precision(folder: Path) -> Path:
     """An iteration of its own: tuples of tensors, autocast to bfloat16 on the CPU, a scaler from the configuration."""
-    network = {"_target_": "SEResNet50", "spatial_dims": 2, "in_channels": 1, "num_classes": 2, "layers": [1, 1, 1, 1]}
+    network = {
+        "_target_": "ResNet", "block": "basic", "layers": [1, 1, 1, 1], "block_inplanes": [4, 8, 8, 8],
+        "spatial_dims": 2, "n_input_channels": 1, "num_classes": 2,
+    }  # fmt: skip
     config = {
         "imports": ["$import functools", "$from scripts.steps import step"],
         "bundle_root": ".",

@@ -1,0 +1,149 @@
+"""A merged network as a bundle that stock MONAI runs and that the model zoo's own checks accept."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.bundle import ConfigParser
+from torch import Tensor, nn
+
+from monai_medmerge.bundle.export_configs import BundleCard, Config, inference, metadata, readme
+from monai_medmerge.bundle.export_formats import write_onnx, write_torchscript
+from monai_medmerge.bundle.outputs import save_weights, whole_file, write_json
+from monai_medmerge.bundle.weights import load_weights
+from monai_medmerge.errors import SettingError
+
+logger = logging.getLogger(__name__)
+LARGE_FILE = 25_000_000
+NO_LICENCE = (
+    "No licence was chosen for these weights: all rights stay with the holders named in configs/metadata.json.\n"
+)
+
+
+def export_bundle(
+    folder: str | Path,
+    network_def: Mapping[str, Any],
+    weights: str | Path,
+    card: BundleCard,
+    preprocessing: Sequence[Config] | None = None,
+    licence: str | Path | None = None,
+    in_channels: int | None = None,
+    torchscript: bool = True,
+    onnx: bool = True,
+    trace: bool = False,
+) -> Path:
+    """Write a bundle: configs, weights, README, LICENSE, TorchScript and ONNX.
+
+    Args:
+        folder: to be made; the bundle's name in the zoo.
+        network_def: `_target_` and arguments, plain types.
+        weights: of the network, every tensor and no other; a `merge.json` beside them names the sources.
+        card: what the bundle says of itself.
+        preprocessing: see `inference`.
+        licence: file with the terms of the weights.
+        in_channels: of the image; that of the first weight if None.
+        torchscript: write `models/model.ts`.
+        onnx: write `models/model.onnx`.
+        trace: see `write_torchscript`.
+
+    Returns:
+        The folder.
+
+    Raises:
+        SettingError: the folder is there already, the network is none, or an export answers otherwise.
+        IncompatibleSourcesError: the weights are another network's.
+        UnsafeCheckpointError: the weights cannot be read.
+    """
+    root = Path(folder)
+    if root.exists():
+        raise SettingError("a folder that is not there yet", "one", root.name)
+    network = _network(network_def)
+    load_weights(network, weights)
+    network.eval()
+    example = _example(network, card, in_channels)
+    with torch.no_grad():
+        answer = network(example)
+    if not isinstance(answer, Tensor):
+        raise SettingError("one tensor as the network's answer", f"a {type(answer).__name__}", "network")
+    described = metadata(card, example.shape[1], answer.shape[1])
+    write_json(root / "configs" / "metadata.json", described)
+    write_json(root / "configs" / "inference.json", inference(card, network_def, preprocessing))
+    save_weights(root / "models" / "model.pt", network)
+    _write(root / "docs" / "README.md", readme(card, _sources(Path(weights))))
+    _write(root / "LICENSE", NO_LICENCE if licence is None else Path(licence).read_text(encoding="utf-8"))
+    if torchscript:
+        write_torchscript(root, network, example, trace)
+    if onnx:
+        write_onnx(root / "models" / "model.onnx", network, example)
+    for file in sorted((root / "models").iterdir()):
+        if file.stat().st_size > LARGE_FILE:
+            logger.warning(
+                "%s has over 25 MB: for the model zoo, list where to download it in large_files.yml", file.name
+            )
+    return root
+
+
+def network_config(description: str) -> Config:
+    """The `_target_` and the arguments of a network, plain, with every reference followed.
+
+    Args:
+        description: a MONAI configuration file with `network_def`, or FILE::ID for another entry. Its expressions that
+            the entry needs are run: give only files that you would run.
+
+    Raises:
+        SettingError: there is no such entry, or an argument is no plain value.
+    """
+    file, _, name = description.partition("::")
+    if not Path(file).is_file():
+        raise SettingError("a configuration file", "none of that name", Path(file).name)
+    parser = ConfigParser()
+    parser.read_config(file)
+    name = name or "network_def"
+    if name not in parser:
+        raise SettingError(f"an entry {name!r}", f"only {', '.join(parser.get())}", Path(file).name)
+    parser.parse()
+    item = parser.ref_resolver.get_item(name, resolve=True, instantiate=False)
+    config = dict(item.get_config()) if item is not None and isinstance(item.get_config(), dict) else {}
+    try:
+        plain: Config = json.loads(json.dumps(config))
+    except TypeError as error:
+        raise SettingError(
+            "plain numbers, texts and lists as arguments", str(error), f"{Path(file).name}, {name}"
+        ) from error
+    return plain
+
+
+def _network(network_def: Mapping[str, Any]) -> nn.Module:
+    network = ConfigParser({"network_def": dict(network_def)}).get_parsed_content("network_def")
+    if not isinstance(network, nn.Module):
+        raise SettingError("a network", f"a {type(network).__name__}", "network_def")
+    return network
+
+
+def _example(network: nn.Module, card: BundleCard, in_channels: int | None) -> Tensor:
+    if in_channels is None:
+        first = next((p for p in network.parameters() if p.ndim == len(card.spatial_shape) + 2), None)
+        if first is None:
+            raise SettingError("in_channels, as no convolution tells it", "none", "network")
+        in_channels = int(first.shape[1])
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand((1, in_channels, *card.spatial_shape), generator=generator)
+
+
+def _sources(weights: Path) -> list[dict[str, Any]]:
+    """What the overlay, or a run that writes as it does, recorded beside the weights."""
+    record = weights.parent / "merge.json"
+    if not record.is_file():
+        return []
+    content = json.loads(record.read_text(encoding="utf-8"))
+    return [source for source in content.get("sources", []) if isinstance(source, dict)]
+
+
+def _write(path: Path, text: str) -> None:
+    with whole_file(path) as part:
+        part.write_text(text, encoding="utf-8")

@@ -1,0 +1,92 @@
+"""A network in TorchScript and in ONNX, each compared with the network before it is believed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.bundle import ckpt_export
+from monai.utils import optional_import
+from torch import Tensor, nn
+
+from monai_medmerge.bundle.outputs import whole_file
+from monai_medmerge.errors import SettingError
+
+TOLERANCE = 1e-4
+
+
+def write_torchscript(bundle: Path, network: nn.Module, example: Tensor, trace: bool = False) -> None:
+    """`models/model.ts`, with metadata and inference configuration inside, as `ckpt_export` makes it.
+
+    Args:
+        bundle: folder with configs and `models/model.pt`.
+        network: with the same weights, in evaluation.
+        example: input to compare on, and to trace with.
+        trace: record one pass instead of compiling the code, for networks that cannot be scripted.
+
+    Raises:
+        SettingError: the network cannot be scripted, or the export answers otherwise by more than `TOLERANCE`.
+    """
+    final = bundle / "models" / "model.ts"
+    with whole_file(final) as part:
+        try:
+            ckpt_export(
+                net_id="network_def", filepath=str(part), ckpt_file=str(bundle / "models" / "model.pt"),
+                meta_file=str(bundle / "configs" / "metadata.json"),
+                config_file=str(bundle / "configs" / "inference.json"), bundle_root=str(bundle),
+                use_trace=trace, input_shape=list(example.shape),
+            )  # fmt: skip
+        # What scripting meets in a network's code has no common class; torch's own errors are RuntimeErrors.
+        except (RuntimeError, TypeError, ValueError, AttributeError, NotImplementedError) as error:
+            first = next(iter(str(error).strip().splitlines()), "")
+            raise SettingError(
+                "a network that torch.jit can export (try --trace)", f"{type(error).__name__}: {first}", "TorchScript"
+            ) from error
+        _compare("TorchScript", network, example, torch.jit.load(str(part))(example))
+
+
+def write_onnx(path: Path, network: nn.Module, example: Tensor) -> None:
+    """An ONNX file with input `image` and output `pred`, any batch size, weights inside.
+
+    Args:
+        path: the file.
+        network: in evaluation.
+        example: input to export and to compare with.
+
+    Raises:
+        SettingError: the network cannot be exported, the export answers otherwise by more than `TOLERANCE`, or the
+            extra `export` is not installed.
+    """
+    runtime = _extra("onnxruntime")
+    _extra("onnxscript")
+    with whole_file(path) as part:
+        try:
+            # Two images: torch takes a size of one for a constant.
+            torch.onnx.export(
+                network, (example.repeat(2, *[1] * (example.ndim - 1)),), str(part), input_names=["image"],
+                output_names=["pred"], dynamo=True, dynamic_shapes=({0: torch.export.Dim("batch")},),
+                external_data=False, verbose=False,
+            )  # fmt: skip
+        except torch.onnx.OnnxExporterError as error:
+            first = next(iter(str(error).strip().splitlines()), "")
+            raise SettingError("a network that torch.onnx can export", first, "ONNX") from error
+        session = runtime.InferenceSession(str(part), providers=["CPUExecutionProvider"])
+        (answer,) = session.run(None, {"image": example.numpy().astype(np.float32)})
+        _compare("ONNX", network, example, torch.from_numpy(answer))
+
+
+def _compare(what: str, network: nn.Module, example: Tensor, answer: Tensor) -> None:
+    with torch.no_grad():
+        difference = float((network(example) - answer).abs().max())
+    # Written so that NaN is a difference too.
+    if not difference <= TOLERANCE:
+        raise SettingError(f"answers within {TOLERANCE}", f"a difference of {difference:.2e}", what)
+
+
+def _extra(module: str) -> Any:
+    found, there = optional_import(module)
+    if not there:
+        raise SettingError("pip install 'monai_medmerge[export]'", f"no {module}", "ONNX")
+    return found

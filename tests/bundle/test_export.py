@@ -1,0 +1,209 @@
+"""Exported bundles hold what the model zoo's checks ask for, and every format answers as the network does."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from jsonschema import validate
+from monai.bundle import ConfigWorkflow, ckpt_export, verify_net_in_out
+from PIL import Image
+
+from monai_medmerge import IncompatibleSourcesError, SettingError, Source, fold, merge
+from monai_medmerge.__main__ import main
+from monai_medmerge.bundle.export import export_bundle, network_config
+from monai_medmerge.bundle.export_configs import BundleCard
+from monai_medmerge.bundle.outputs import save_weights
+
+CLASSIFIER = {
+    "_target_": "monai.networks.nets.DenseNet", "spatial_dims": 2, "in_channels": 1, "out_channels": 3,
+    "init_features": 8, "growth_rate": 4, "block_config": [2, 2],
+}  # fmt: skip
+SEGMENTER = {
+    "_target_": "monai.networks.nets.UNet", "spatial_dims": 3, "in_channels": 1, "out_channels": 2,
+    "channels": [4, 8], "strides": [2], "num_res_units": 1, "norm": "batch",
+}  # fmt: skip
+CARDS = {
+    "lesion_classification": (CLASSIFIER, BundleCard("classification", (32, 32), ("cyst", "benign", "malignant"))),
+    "organ_segmentation": (SEGMENTER, BundleCard("segmentation", (16, 16, 16), ("background", "organ"))),
+}
+# In our words, what the zoo's schema of July 2024 requires of a metadata file.
+TENSOR = {
+    "type": "object",
+    "required": ["type", "format", "num_channels", "spatial_shape", "dtype", "value_range"],
+    "properties": {
+        "type": {"type": "string"}, "format": {"type": "string"}, "num_channels": {"type": "integer"},
+        "spatial_shape": {"type": "array"}, "dtype": {"type": "string"}, "value_range": {"type": "array"},
+        "is_patch_data": {"type": "boolean"}, "channel_def": {"type": "object"},
+    },
+}  # fmt: skip
+METADATA = {
+    "type": "object",
+    "required": [
+        "schema", "version", "changelog", "monai_version", "pytorch_version", "numpy_version",
+        "required_packages_version", "task", "description", "authors", "copyright", "network_data_format",
+    ],
+    "properties": {
+        "schema": {"type": "string", "pattern": "meta_schema_20240725.json$"},
+        "changelog": {"type": "object"},
+        "version": {"type": "string", "pattern": r"^\d+\.\d+\.\d+$"},
+        "monai_version": {"type": "string", "pattern": r"^\d+\.\d+"},
+        "pytorch_version": {"type": "string", "pattern": r"^\d+\.\d+\.\d+$"},
+        "required_packages_version": {"type": "object"},
+        "network_data_format": {
+            "type": "object",
+            "required": ["inputs", "outputs"],
+            "properties": {
+                "inputs": {"type": "object", "required": ["image"], "properties": {"image": TENSOR}},
+                "outputs": {"type": "object", "required": ["pred"], "properties": {"pred": TENSOR}},
+            },
+        },
+    },
+}  # fmt: skip
+
+
+def merged_network(network_def: dict[str, Any]) -> torch.nn.Module:
+    from monai.bundle import ConfigParser
+
+    def network(seed: int) -> torch.nn.Module:
+        torch.manual_seed(seed)
+        made: torch.nn.Module = ConfigParser({"n": network_def}).get_parsed_content("n")
+        return made
+
+    return fold(merge(network(0), [Source.from_network(network(seed), f"s{seed}") for seed in (1, 2)])).eval()
+
+
+@pytest.fixture(scope="module", params=list(CARDS))
+def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, torch.nn.Module]:
+    """A folder as the zoo's `models`, with one bundle in it, and the network that it came from."""
+    folder = tmp_path_factory.mktemp("models")
+    network_def, card = CARDS[request.param]
+    network = merged_network(network_def)
+    save_weights(folder / "run" / "model.pt", network)
+    record = {"sources": [{"name": "chest", "sha256": "0" * 64}]}
+    (folder / "run" / "merge.json").write_text(json.dumps(record))
+    return export_bundle(folder / request.param, network_def, folder / "run" / "model.pt", card), network
+
+
+def test_the_zoos_minimal_checks(exported: tuple[Path, torch.nn.Module]) -> None:
+    root, _ = exported
+    for file in ("LICENSE", "configs/metadata.json", "configs/inference.json", "models/model.pt", "docs/README.md"):
+        assert (root / file).is_file(), file
+    metadata = json.loads((root / "configs" / "metadata.json").read_text())
+    validate(metadata, METADATA)
+    assert metadata["version"] in metadata["changelog"]
+    assert "chest" in (root / "docs" / "README.md").read_text()
+    assert all(path.stat().st_size < 25_000_000 for path in root.rglob("*"))
+
+
+def test_the_zoos_full_checks(exported: tuple[Path, torch.nn.Module], tmp_path: Path) -> None:
+    root, _ = exported
+    files = {
+        "config_file": str(root / "configs" / "inference.json"), "meta_file": str(root / "configs" / "metadata.json"),
+    }  # fmt: skip
+    (tmp_path / "input").mkdir()
+    options = {"dataset_dir": str(tmp_path / "input"), "output_dir": str(tmp_path)}
+    workflow = ConfigWorkflow(workflow_type="inference", bundle_root=str(root), **files, **options)
+    workflow.initialize()
+    assert workflow.check_properties() == []
+    verify_net_in_out(net_id="network_def", bundle_root=str(root), **files)
+    again = tmp_path / "again.ts"
+    weights = str(root / "models" / "model.pt")
+    ckpt_export(net_id="network_def", filepath=str(again), ckpt_file=weights, bundle_root=str(root), **files)
+    assert again.is_file()
+    torch.jit.load(str(root / "models" / "model.ts"))
+
+
+def test_every_format_answers_as_the_network_for_one_image_and_for_three(
+    exported: tuple[Path, torch.nn.Module],
+) -> None:
+    root, network = exported
+    script = torch.jit.load(str(root / "models" / "model.ts"))
+    session = onnxruntime.InferenceSession(str(root / "models" / "model.onnx"))
+    shape = json.loads((root / "configs" / "metadata.json").read_text())["network_data_format"]["inputs"]["image"]
+    for batch in (1, 3):
+        images = torch.rand(batch, 1, *shape["spatial_shape"], generator=torch.Generator().manual_seed(batch))
+        with torch.no_grad():
+            expected = network(images)
+            torch.testing.assert_close(script(images), expected, rtol=0, atol=1e-4)
+        (answer,) = session.run(["pred"], {"image": images.numpy()})
+        np.testing.assert_allclose(answer, expected.numpy(), rtol=0, atol=1e-4)
+
+
+def test_stock_monai_runs_the_inference(exported: tuple[Path, torch.nn.Module], tmp_path: Path) -> None:
+    root, network = exported
+    (tmp_path / "images").mkdir()
+    rng = np.random.default_rng(0)
+    if root.name == "lesion_classification":
+        for name in ("a", "b"):
+            Image.fromarray(rng.integers(0, 255, (40, 30), np.uint8)).save(tmp_path / "images" / f"{name}.png")
+    else:
+        import nibabel
+
+        nibabel.save(
+            nibabel.Nifti1Image(rng.random((20, 16, 18), np.float32), np.eye(4)), tmp_path / "images" / "a.nii.gz"
+        )
+    workflow = ConfigWorkflow(
+        str(root / "configs" / "inference.json"), str(root / "configs" / "metadata.json"), workflow_type="inference",
+        bundle_root=str(root), dataset_dir=str(tmp_path / "images"), output_dir=str(tmp_path / "out"),
+    )  # fmt: skip
+    workflow.initialize()
+    workflow.run()
+    written = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert written
+    if root.name == "lesion_classification":
+        rows = written[0].read_text().splitlines()
+        assert len(rows) == 2
+        assert sum(map(float, rows[0].split(",")[1:])) == pytest.approx(1, abs=1e-4)
+    restored = workflow.network_def.state_dict()
+    assert all(torch.equal(restored[name], value) for name, value in network.state_dict().items())
+
+
+def test_the_command_exports_from_a_configuration(tmp_path: Path) -> None:
+    config = tmp_path / "train.json"
+    config.write_text(json.dumps({"classes": 3, "network_def": {**CLASSIFIER, "out_channels": "@classes"}}))
+    save_weights(tmp_path / "model.pt", merged_network(CLASSIFIER))
+    command = ["export", "--network", str(config), "--weights", str(tmp_path / "model.pt"), "--task", "classification"]
+    command += ["--spatial-shape", "32", "32", "--no-onnx", "--no-torchscript", "--modality", "US"]
+    assert main([*command, "--output", str(tmp_path / "bundle")]) == 0
+    metadata = json.loads((tmp_path / "bundle" / "configs" / "metadata.json").read_text())
+    assert metadata["network_data_format"]["inputs"]["image"]["modality"] == "US"
+    inference = json.loads((tmp_path / "bundle" / "configs" / "inference.json").read_text())
+    assert inference["network_def"] == CLASSIFIER
+    assert not (tmp_path / "bundle" / "models" / "model.onnx").exists()
+    assert main([*command, "--output", str(tmp_path / "bundle")]) == 2
+
+
+def test_wrong_input_is_named(tmp_path: Path) -> None:
+    save_weights(tmp_path / "model.pt", merged_network(CLASSIFIER))
+    card = BundleCard("classification", (32, 32))
+    with pytest.raises(IncompatibleSourcesError, match=r"class_layers\.out\.weight"):
+        export_bundle(tmp_path / "a", {**CLASSIFIER, "out_channels": 4}, tmp_path / "model.pt", card)
+    with pytest.raises(SettingError, match="classes: expected 3"):
+        export_bundle(tmp_path / "b", CLASSIFIER, tmp_path / "model.pt", BundleCard("classification", (32, 32), ("a",)))
+    with pytest.raises(SettingError, match="task"):
+        BundleCard("detection", (32, 32))
+    with pytest.raises(SettingError, match="spatial_shape"):
+        BundleCard("segmentation", (32,))
+    (tmp_path / "c.json").write_text(json.dumps({"network_def": {"_target_": "torch.nn.Linear", "bias": "$int"}}))
+    with pytest.raises(SettingError, match="plain"):
+        network_config(str(tmp_path / "c.json"))
+    with pytest.raises(SettingError, match="'net'"):
+        network_config(f"{tmp_path / 'c.json'}::net")
+    assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.slow
+def test_the_example_runs(tmp_path: Path) -> None:
+    script = Path(__file__).parent.parent.parent / "examples" / "overlay_on_bundle.py"
+    command = [sys.executable, "-W", "ignore", str(script), "--folder", str(tmp_path / "work")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (tmp_path / "work" / "exported" / "models" / "model.onnx").is_file()

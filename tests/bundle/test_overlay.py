@@ -1,0 +1,335 @@
+"""The overlay on bundles that know nothing of it: what they own stays, and their training is their own."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import monai
+import pytest
+import torch
+from bundle import zoo_bundles
+from ignite.engine import Engine
+from monai.bundle import ConfigParser
+from monai.bundle import run as run_bundle
+from torch import Tensor
+
+from monai_medmerge import SettingError
+from monai_medmerge.__main__ import main
+from monai_medmerge.bundle.overlay import OVERLAY_FILE, load_sources
+from monai_medmerge.bundle.overlay_config import find_trainer
+
+REPOSITORY = Path(__file__).parent.parent.parent
+RUN_IDS = {"classification": "training"}
+HANDLERS = {"classification": "handlers"}
+NETWORKS = {"deep_supervision": "network_def"}
+SAVED = {"classification": "results/checkpoint_final_iteration=*.pt"}
+
+
+class Bundle:
+    """A bundle in a folder of its own, with two sources, run in this process as `python -m monai.bundle run` would."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.root = zoo_bundles.BUNDLES[name](folder)
+        self.name = name
+        self.config = next((folder / "configs").glob("train.*"))
+        self.network_def = ConfigParser.load_config_file(self.config)["network_def"]
+        self.sources = [self.source(f"s{seed}.pt", seed) for seed in (1, 2)]
+
+    def source(self, file: str, seed: int, **changes: Any) -> str:
+        torch.manual_seed(seed)
+        path = self.root / file
+        torch.save(self.network(**changes).state_dict(), path)
+        return str(path)
+
+    def network(self, **changes: Any) -> torch.nn.Module:
+        network: torch.nn.Module = ConfigParser({"n": {**self.network_def, **changes}}).get_parsed_content("n")
+        return network
+
+    def run(self, *configs: Path, **overrides: Any) -> None:
+        for module in [name for name in sys.modules if name.split(".")[0] == "scripts"]:
+            del sys.modules[module]
+        files = [str(path) for path in (self.config, *configs)]
+        run_bundle(RUN_IDS.get(self.name, "run"), config_file=files, **overrides)
+
+    def merge(self, sources: Any, **overrides: Any) -> dict[str, Tensor]:
+        """Run with the overlay; the weights at the end."""
+        self.run(OVERLAY_FILE, sources=sources, **overrides)
+        return load(self.root / "medmerge" / "model.pt")
+
+    def finetune(self, start: str | Path) -> dict[str, Tensor]:
+        """The user's own way without any overlay: a CheckpointLoader among the handlers; the weights at the end."""
+        network = NETWORKS.get(self.name, "network")
+        loader = {"_target_": "CheckpointLoader", "load_path": str(start), "load_dict": {"model": f"@{network}"}}
+        saving = f"$torch.save(@{network}.state_dict(), '{self.root}/own.pt')"
+        handlers = HANDLERS.get(self.name, "train::handlers")
+        extra = {f"+{handlers}": [loader], f"+{RUN_IDS.get(self.name, 'run')}": [saving]}
+        path = self.root / "loader.json"
+        path.write_text(json.dumps(extra))
+        self.run(path)
+        return load(self.root / "own.pt")
+
+    def files(self) -> dict[str, bytes]:
+        """What is the user's: configs, data, scripts and a model that is there."""
+        folders = [self.root / name for name in ("configs", "data", "scripts", "models")]
+        return {str(p): p.read_bytes() for f in folders for p in f.rglob("*") if p.is_file() and p.suffix != ".pyc"}
+
+
+def load(path: str | Path) -> dict[str, Tensor]:
+    state: dict[str, Tensor] = torch.load(path, weights_only=True)
+    return state
+
+
+def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return list(a) == list(b) and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.fixture
+def determinism() -> Iterator[None]:
+    """Bundles fix seeds for their process; this one goes on to other tests."""
+    yield
+    monai.utils.set_determinism(None)
+
+
+@pytest.fixture
+def bundle(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, determinism: None
+) -> Bundle:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    return Bundle(tmp_path, getattr(request, "param", "segmentation"))
+
+
+every_bundle = pytest.mark.parametrize("bundle", list(zoo_bundles.BUNDLES), indirect=True)
+
+
+def check_inference_loads(root: Path, checkpoint: Path) -> None:
+    """The bundle's own inference configuration loads a checkpoint, strictly."""
+    parser = ConfigParser()
+    parser.read_config(next((root / "configs").glob("inference.*")))
+    parser["checkpoint"] = str(checkpoint)
+    loader = parser.get_parsed_content("checkpointloader")
+    assert loader.strict
+    loader(Engine(lambda *_: None))
+    expected = load(checkpoint)
+    expected = expected.get("model", expected)  # type: ignore[assignment]
+    assert same(dict(parser.get_parsed_content("network").state_dict()), expected)
+
+
+@every_bundle
+def test_each_bundle_trains_from_the_merge_as_it_would_from_any_checkpoint(bundle: Bundle) -> None:
+    (bundle.root / "models").mkdir()
+    bundle.source("models/model.pt", seed=3)
+    before = bundle.files()
+    final = bundle.merge(bundle.sources, coefficient_epochs=2)
+    assert bundle.files() == before
+    record = json.loads((bundle.root / "medmerge" / "merge.json").read_text())
+    assert [source["name"] for source in record["sources"]] == ["s1", "s2"]
+    assert len(record["coefficient_losses"]) == 2
+    start = load(bundle.root / "medmerge" / "initialization.pt")
+    assert not any(same(start, load(source)) for source in bundle.sources)
+    # Nothing that the merge drew or counted is left: their own training from that start ends in the same bits.
+    for own in (bundle.root / "models").iterdir():
+        own.unlink()
+    assert same(bundle.finetune(bundle.root / "medmerge" / "initialization.pt"), final)
+    saved = "models/model.pt" if bundle.name != "classification" else SAVED[bundle.name]
+    for checkpoint in (bundle.root / "medmerge" / "model.pt", next(bundle.root.glob(saved))):
+        check_inference_loads(bundle.root, checkpoint)
+
+
+@every_bundle
+def test_one_source_is_their_own_fine_tuning_from_it(bundle: Bundle) -> None:
+    expected = bundle.finetune(bundle.sources[0])
+    assert same(bundle.merge(bundle.sources[0]), expected)
+    assert same(bundle.merge(bundle.sources[:1], coefficient_epochs=0), expected)
+    all_on_one = {"coefficient_epochs": 0, "medmerge::start": "anchor", "medmerge::anchor": 1}
+    assert same(bundle.merge(bundle.sources[::-1], **all_on_one), expected)
+
+
+def test_a_head_that_no_source_has_is_the_networks_own(bundle: Bundle) -> None:
+    other = bundle.source("other.pt", 4, out_channels=5)
+    bundle.merge(other, coefficient_epochs=0)
+    record = json.loads((bundle.root / "medmerge" / "merge.json").read_text())
+    start, source = load(bundle.root / "medmerge" / "initialization.pt"), load(other)
+    fitting = {name for name in start if start[name].shape == source[name].shape}
+    parameters = {name for name, _ in bundle.network().named_parameters()}
+    assert set(record["own_tensors"]) == parameters - fitting
+    assert record["own_tensors"]
+    assert all(torch.equal(start[name], source[name]) for name in fitting)
+
+
+@pytest.mark.parametrize("bundle", ["classification"], indirect=True)
+def test_a_loader_that_would_undo_the_merge_is_reported_and_set_aside(
+    bundle: Bundle, caplog: pytest.LogCaptureFixture
+) -> None:
+    (bundle.root / "models").mkdir()
+    pretrained = bundle.source("models/model.pt", seed=3)
+    with caplog.at_level(logging.WARNING):
+        final = bundle.merge(bundle.sources[0])
+    assert "CheckpointLoader handlers::0 (model.pt)" in caplog.text
+    record = json.loads((bundle.root / "medmerge" / "merge.json").read_text())
+    assert record["loaders_set_aside"] == ["handlers::0 (model.pt)"]
+    kept = bundle.merge(bundle.sources[0], **{"medmerge::keep_loaders": True})
+    assert not same(kept, final)
+    assert same(kept, bundle.finetune(pretrained))
+
+
+def test_savers_do_not_overwrite_unless_told(bundle: Bundle, caplog: pytest.LogCaptureFixture) -> None:
+    (bundle.root / "models").mkdir()
+    model = Path(bundle.source("models/model.pt", seed=3))
+    before = model.read_bytes()
+    with caplog.at_level(logging.WARNING):
+        bundle.merge(bundle.sources, coefficient_epochs=1)
+    assert model.read_bytes() == before
+    assert "validate::handlers::1" in caplog.text
+    assert (bundle.root / "medmerge" / "models" / "model.pt").exists()
+    bundle.merge(bundle.sources, coefficient_epochs=1, **{"medmerge::overwrite": True})
+    assert model.read_bytes() != before
+
+
+def message_of(error: BaseException) -> str:
+    """All messages of a chain: MONAI's parser wraps what a configuration raises."""
+    return str(error) + (message_of(error.__cause__) if error.__cause__ else "")
+
+
+def overriding(folder: Path, **content: Any) -> Path:
+    path = folder / "changes.json"
+    path.write_text(json.dumps(content))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("changes", "overrides", "words"),
+    [
+        ({}, {"sources": []}, ["--sources"]),
+        ({}, {"sources": ["absent.pt"]}, ["absent.pt"]),
+        ({}, {"medmerge::trainer_id": "train::engine"}, ["medmerge::trainer_id", "train::engine"]),
+        ({}, {"medmerge::granularity": "filter"}, ["granularity", "'filter'"]),
+        ({}, {"medmerge::speed": 3}, ["speed", "coefficient_epochs"]),
+        ({"run": ["$print('nothing')"]}, {}, ["@train::trainer", "--medmerge::trainer_id"]),
+        ({"train#dataloader": "$iter([1])"}, {}, ["data loader"]),
+        (
+            {"train#trainer#iteration_update": "$lambda engine, batch: {'loss': @network(batch['image']).mean()}"},
+            {},
+            ["iteration_update", "engine.network"],
+        ),
+        (
+            {"undo": {"_target_": "UndoingHandler"}, "+train#handlers": ["$undoing.Undo(@network)"],
+             "+imports": ["$import undoing"], "undo_": None},
+            {},
+            ["--medmerge::keep_loaders"],
+        ),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_served_is_named(
+    bundle: Bundle, changes: dict[str, Any], overrides: dict[str, Any], words: list[str]
+) -> None:
+    (bundle.root / "undoing.py").write_text(UNDOING)
+    config = overriding(bundle.root, **{key: value for key, value in changes.items() if not key.startswith("undo")})
+    with pytest.raises((RuntimeError, ValueError)) as caught:
+        bundle.run(config, OVERLAY_FILE, **{"sources": bundle.sources, "coefficient_epochs": 1, **overrides})
+    assert all(word in message_of(caught.value) for word in words), message_of(caught.value)
+
+
+UNDOING = """
+import torch
+from ignite.engine import Events
+
+
+class Undo:
+    def __init__(self, network):
+        self.network = network
+
+    def attach(self, engine):
+        engine.add_event_handler(Events.STARTED, self)
+
+    @torch.no_grad()
+    def __call__(self, engine):
+        for parameter in self.network.parameters():
+            parameter.zero_()
+"""
+
+
+def test_sources_that_do_not_fit_end_in_the_match_table(bundle: Bundle) -> None:
+    other = bundle.source("other.pt", 4, channels=[6, 8])
+    with pytest.raises((RuntimeError, ValueError)) as caught:
+        bundle.merge([bundle.sources[0], other])
+    assert "source 'other'" in message_of(caught.value)
+    assert "tensor" in message_of(caught.value)
+    assert not (bundle.root / "medmerge").exists()
+
+
+def test_alignment_and_adaptation_go_with_it(bundle: Bundle) -> None:
+    colour = bundle.source("colour.pt", 4, in_channels=3)
+    options = {"medmerge::adapt": True, "medmerge::alignment": "activations"}
+    final = bundle.merge([bundle.sources[0], colour], coefficient_epochs=1, **options)
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in final.values())
+
+
+def component(**more: Any) -> dict[str, Any]:
+    return {"_target_": "SupervisedTrainer", "max_epochs": 1, **more}
+
+
+@pytest.mark.parametrize(
+    ("config", "run_id", "expected"),
+    [
+        ({"train": {"trainer": component()}, "run": ["$@train#trainer.run()"]}, "run", "train::trainer"),
+        ({"trainer": component(), "training": ["$import x", "$@trainer.run()"]}, "training", "trainer"),
+        ({"first": component(), "trainer": component(), "run": "$@first.run()"}, "run", "first"),
+        ({"trainer": "@train#trainer", "train": {"trainer": component()}, "run": ["$@trainer.run()"]}, "run",
+         "train::trainer"),
+        ({"train": {"trainer": "$make()"}, "run": ["$go(@train::trainer)"]}, "run", "train::trainer"),
+        ({"validate": {"evaluator": {"_target_": "E"}}, "train": {"trainer": component()},
+          "run": ["$@validate#evaluator.run()", "$@train#trainer.run()"]}, "run", "train::trainer"),
+    ],
+)  # fmt: skip
+def test_the_trainer_is_found(config: dict[str, Any], run_id: str, expected: str) -> None:
+    assert find_trainer(ConfigParser(config), run_id) == expected
+
+
+def test_a_configuration_without_trainer_says_what_to_add() -> None:
+    with pytest.raises(SettingError, match=r"train::trainer or trainer.*--medmerge::trainer_id.*engines::gan"):
+        find_trainer(ConfigParser({"engines": {"gan": component()}, "run": ["$print()"]}), "run")
+
+
+def test_sources_of_one_file_name_are_told_apart(tmp_path: Path) -> None:
+    for name in ("chest", "brain"):
+        (tmp_path / name / "models").mkdir(parents=True)
+        torch.save({"weight": torch.zeros(2)}, tmp_path / name / "models" / "model.pt")
+    paths = [str(tmp_path / name / "models" / "model.pt") for name in ("chest", "brain")]
+    assert [source.name for source in load_sources(paths)] == ["chest/models/model", "brain/models/model"]
+    assert [source.name for source in load_sources({"a": paths[0]})] == ["a"]
+
+
+def test_the_command_prints_and_copies_the_overlay(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["overlay"]) == 0
+    assert Path(capsys.readouterr().out.strip()).read_bytes() == OVERLAY_FILE.read_bytes()
+    assert main(["overlay", "--to", str(tmp_path)]) == 0
+    assert (tmp_path / "medmerge.json").read_bytes() == OVERLAY_FILE.read_bytes()
+    assert (REPOSITORY / "bundles" / "overlay" / "medmerge.json").read_bytes() == OVERLAY_FILE.read_bytes()
+    assert main(["overlay", "--to", str(tmp_path / "absent")]) == 2
+
+
+@pytest.mark.slow
+def test_two_processes_under_torchrun(tmp_path: Path) -> None:
+    bundle = Bundle(tmp_path, "segmentation")
+    (tmp_path / "models").mkdir()
+    bundle.source("models/model.pt", seed=3)
+    shutil.copy(OVERLAY_FILE, tmp_path)
+    before = bundle.files()
+    files = "['configs/train.json','configs/multi_gpu_train.json','medmerge.json']"
+    command = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    command += ["-m", "monai.bundle", "run", "--config_file", files, "--sources", "['s1.pt','s2.pt']"]
+    done = subprocess.run(
+        [*command, "--coefficient_epochs", "1"], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert bundle.files() == before
+    check_inference_loads(tmp_path, tmp_path / "medmerge" / "model.pt")
+    check_inference_loads(tmp_path, tmp_path / "medmerge" / "models" / "model.pt")
