@@ -24,6 +24,8 @@ from monai_medmerge import Source
 Command = Callable[..., list[str]]
 EPOCHS = {"probe_epochs": 3, "coefficient_epochs": 3, "finetune_epochs": 3}
 PHASES = ("probe", "coefficients", "finetune")
+# What costs seconds and is no part of training.
+BARE = {"rank": "off", "write_report": False}
 
 
 def run(command: list[str]) -> subprocess.CompletedProcess[str]:
@@ -60,12 +62,34 @@ def test_the_whole_way_leaves_what_it_promises(undisturbed: Path, bundle_root: P
     assert list((undisturbed / "events").glob("events.out.tfevents.*"))
 
 
+def test_the_whole_way_ends_in_a_report(undisturbed: Path) -> None:
+    report = json.loads((undisturbed / "report.json").read_text())
+    names = ["natural", "chest_xray", "brain_mri"]
+    assert [source["name"] for source in report["sources"]] == names
+    assert report["sources"][1]["licence"] == "CC BY 4.0"
+    assert sorted(score["name"] for score in report["ranking"]["scores"]) == sorted(names)
+    assert set(report["curves"]) == set(PHASES)
+    assert [epoch for epoch, _ in report["curves"]["finetune"]] == [1, 2, 3]
+    assert {name: [epoch for epoch, _ in points] for name, points in report["course"].items()} == {
+        name: [0, 1, 2, 3] for name in names
+    }
+    assert report["gate"] is None
+    assert (undisturbed / "report.html").stat().st_size < 3_000_000
+    assert (undisturbed / "MODEL_CARD.md").read_text().startswith("# MedMerge classification")
+    with (undisturbed / "contributions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert rows[0]["tensor"] == "conv1.weight"
+    assert all(sum(float(row[name]) for name in names) == pytest.approx(1, abs=1e-6) for row in rows)
+    assert {"similarity.csv", "course.csv"} <= {path.name for path in undisturbed.iterdir()}
+
+
 @pytest.mark.slow
 def test_one_seed_gives_the_same_bits(
     bundle_command: Command, phantoms: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
-    assert run(bundle_command("merge", dataset_dir=phantoms, output_dir=tmp_path, **EPOCHS)).returncode == 0
+    assert run(bundle_command("merge", dataset_dir=phantoms, output_dir=tmp_path, **EPOCHS, **BARE)).returncode == 0
     assert outcome(tmp_path) == outcome(undisturbed)
+    assert not (tmp_path / "report.html").exists()
 
 
 @pytest.mark.slow
@@ -73,7 +97,8 @@ def test_one_seed_gives_the_same_bits(
 def test_killed_in_any_phase_it_ends_with_the_same_bits(
     bundle_command: Command, phantoms: Path, undisturbed: Path, tmp_path: Path, phase: str
 ) -> None:
-    command = bundle_command("merge", dataset_dir=phantoms, output_dir=tmp_path, **EPOCHS)
+    reported = phase == "coefficients"
+    command = bundle_command("merge", dataset_dir=phantoms, output_dir=tmp_path, **EPOCHS, **({} if reported else BARE))
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     first = tmp_path / "checkpoints" / f"{phase}_checkpoint_epoch=1.pt"
     deadline = time.monotonic() + 200
@@ -86,6 +111,9 @@ def test_killed_in_any_phase_it_ends_with_the_same_bits(
     assert resumed.returncode == 0, resumed.stderr[-2000:]
     assert "Resumed from" in resumed.stdout + resumed.stderr or phase == "probe"
     assert outcome(tmp_path) == outcome(undisturbed)
+    if reported:
+        # What was seen before the kill is in the report too.
+        assert (tmp_path / "report.json").read_text() == (undisturbed / "report.json").read_text()
 
 
 def test_train_and_evaluate_go_on_from_the_merged_weights(
