@@ -75,9 +75,9 @@ def _read_configuration(file: Path, data: Path) -> tuple[nn.Module, Any]:
     parser = ConfigParser()
     parser.read_config(str(file))
     known = {"dataset_dir": str(data), "bundle_root": str(file.absolute().parent.parent)}
-    for name, value in known.items():
-        if name in parser:
-            parser[name] = value
+    for key, value in known.items():
+        if key in parser:
+            parser[key] = value
     name = next((key for key in NETWORK_IDS if key in parser), None)
     if name is None:
         raise SettingError(f"an entry {' or '.join(NETWORK_IDS)}", "none", file.name)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from monai_medmerge.evaluation.contributions import contributions, summarise
 from monai_medmerge.evaluation.plots import contributions_plot, png
-from monai_medmerge.networks import coefficients, merge_record
+from monai_medmerge.networks import blends, coefficients, merge_record
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,6 +45,7 @@ class ContributionCourse:
         self.writer = summary_writer
         self.interval = interval
         self.sources = list(merge_record(network).sources)
+        self.sizes = {name: blend.sources[0].numel() for name, _, _, blend in blends(network)}
         self.start: dict[str, Tensor] = {}
         self.rows: list[dict[str, float]] = []
 
@@ -61,7 +62,7 @@ class ContributionCourse:
 
     def __call__(self, engine: Engine) -> None:
         """Keep the present shares."""
-        frame = contributions(coefficients(self.network), self.sources, start=self.start or None)
+        frame = contributions(coefficients(self.network), self.sources, self.sizes, self.start or None)
         whole = summarise(frame, None).iloc[0]
         means = [*self.sources, "entropy", "whole", "movement"]
         self.rows.append({"epoch": engine.state.epoch, **{name: float(whole[name]) for name in means}})

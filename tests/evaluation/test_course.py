@@ -72,7 +72,7 @@ def test_a_useful_source_gets_more_than_a_random_one(useful: Source, tmp_path: P
     )
     trainer.run()
     writer.close()
-    frame = contributions(coefficients(merged), ["random", "useful"], start=course.start)
+    frame = contributions(coefficients(merged), ["random", "useful"], course.sizes, course.start)
     layers = layers_of_weights(frame)
     assert (layers["useful"] > layers["random"]).mean() >= 0.8
     assert frame["movement"].gt(0).all()
