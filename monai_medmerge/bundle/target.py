@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from monai_medmerge.bundle.budget import label_budget
-from monai_medmerge.bundle.datasets import load_datalist
+from monai_medmerge.bundle.datasets import DATALIST, load_datalist
 from monai_medmerge.bundle.plan import NETWORK_IDS, build_network
-from monai_medmerge.errors import SettingError
+from monai_medmerge.errors import DatasetError, SettingError
 from monai_medmerge.transforms import MedicalImageReader
 
 CONFIGURATIONS = (".json", ".yaml", ".yml")
@@ -33,8 +33,11 @@ def read_target(description: str, data: str | os.PathLike[str], size: Sequence[i
             takes, and zero mean and unit deviation.
 
     Raises:
+        DatasetError: the folder has no `dataset.json`.
         SettingError: no network comes of it, or it has no `preprocessing` and no size was given.
     """
+    if not Path(data, DATALIST).is_file():
+        raise DatasetError(f"a file {DATALIST}", "none", Path(data).name)
     file = Path(description)
     if file.suffix not in CONFIGURATIONS:
         network, steps = build_network(description), None
@@ -73,19 +76,21 @@ def _read_configuration(file: Path, data: Path) -> tuple[nn.Module, Any]:
     if not file.is_file():
         raise SettingError("a configuration file", "none of that name", file.name)
     parser = ConfigParser()
-    parser.read_config(str(file))
-    known = {"dataset_dir": str(data), "bundle_root": str(file.absolute().parent.parent)}
-    for key, value in known.items():
-        if key in parser:
-            parser[key] = value
-    name = next((key for key in NETWORK_IDS if key in parser), None)
-    if name is None:
-        raise SettingError(f"an entry {' or '.join(NETWORK_IDS)}", "none", file.name)
-    parser.parse()
-    network = parser.get_parsed_content(name)
+    try:
+        parser.read_config(str(file))
+        for key, value in (("dataset_dir", str(data)), ("bundle_root", str(file.absolute().parent.parent))):
+            if key in parser:
+                parser[key] = value
+        name = next((key for key in NETWORK_IDS if key in parser), "")
+        network = parser.get_parsed_content(name) if name else None
+        steps = parser.get_parsed_content("preprocessing") if "preprocessing" in parser else None
+    # Whatever an expression of the configuration raises; MONAI wraps it.
+    except (ValueError, RuntimeError, KeyError, TypeError, OSError, ImportError) as error:
+        cause = type(error.__cause__ or error).__name__
+        raise SettingError("a configuration whose network and preprocessing can be made", cause, file.name) from error
     if not isinstance(network, nn.Module):
-        raise SettingError("a network", f"a {type(network).__name__}", f"{file.name}, {name}")
-    steps = parser.get_parsed_content("preprocessing") if "preprocessing" in parser else None
+        found = f"a {type(network).__name__}" if name else "none"
+        raise SettingError(f"a network under {' or '.join(NETWORK_IDS)}", found, file.name)
     return network, steps
 
 

@@ -69,6 +69,28 @@ def test_wrong_use_is_one_line_and_two(
     assert len(error.strip().splitlines()) == 1
 
 
+def test_wrong_configurations_are_one_line_and_two(
+    phantoms: Path, small: Path, bundle_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wrong = {
+        "text.json": "{",
+        "none.json": "{}",
+        "number.json": '{"network": 3}',
+        "raises.json": '{"network": "$1 / 0"}',
+        "plain.json": '{"network_def": {"_target_": "torch.nn.Linear", "in_features": 2, "out_features": 2}}',
+    }
+    arguments = ["--data", str(phantoms), "--source", str(small)]
+    for name, text in wrong.items():
+        (tmp_path / name).write_text(text)
+        assert main(["rank", "--network", str(tmp_path / name), *arguments]) == 2, name
+        error = capsys.readouterr().err
+        assert name in error
+        assert len(error.strip().splitlines()) == 1
+    config = str(bundle_root / "configs" / "merge.json")
+    assert main(["rank", "--network", config, "--data", str(tmp_path), "--source", str(small)]) == 2
+    assert "dataset.json" in capsys.readouterr().err
+
+
 def test_a_stage_informs_and_chooses_only_if_asked_to() -> None:
     torch.manual_seed(1)
     images, labels = torch.randn(60, 6), torch.arange(60) % 2
