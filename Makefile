@@ -12,10 +12,13 @@ ifndef MEDMERGE_DATA
   endif
 endif
 
-.PHONY: demo test lint bench clean
+.PHONY: demo demo-segmentation test lint bench clean
 
 demo: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -W ignore examples/demo.py --data $(DATA) --output $(OUTPUT)
+
+demo-segmentation: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -W ignore examples/demo_segmentation.py --data $(DATA) --output outputs/demo_segmentation_$(DATA)
 
 # One thread a worker: threads that wait for each other on shared cores cost far more than they bring.
 test: $(READY)

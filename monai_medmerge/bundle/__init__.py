@@ -11,22 +11,27 @@ from monai_medmerge.bundle.outcome import Outcome
 from monai_medmerge.bundle.outputs import save_weights, whole_file, write_json
 from monai_medmerge.bundle.phases import phase_handlers
 from monai_medmerge.bundle.ranking import choose_sources, rank_sources
+from monai_medmerge.bundle.segmentation_outcome import SegmentationOutcome, volume_dice
 from monai_medmerge.bundle.site_data import load_cases
 from monai_medmerge.bundle.verification import read_gate, verify
+from monai_medmerge.bundle.volumes import list_volumes, load_volumes
 from monai_medmerge.bundle.weights import load_weights, log_match
 
 __all__ = [
     "MergeReport",
     "Outcome",
     "ReadableImages",
+    "SegmentationOutcome",
     "TrainingHistory",
     "align_sources",
     "check_ranks_agree",
     "choose_sources",
     "label_budget",
     "list_images",
+    "list_volumes",
     "load_cases",
     "load_datalist",
+    "load_volumes",
     "load_weights",
     "log_match",
     "phase_handlers",
@@ -37,6 +42,7 @@ __all__ = [
     "start_distributed",
     "stop_distributed",
     "verify",
+    "volume_dice",
     "whole_file",
     "write_images",
     "write_json",

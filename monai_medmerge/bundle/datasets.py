@@ -58,7 +58,7 @@ def load_datalist(
         [('00000.png', 0), ('00001.png', 1)]
     """
     folder = Path(dataset_dir).absolute()
-    datalist = _read_json(folder / DATALIST)
+    datalist = read_datalist(folder / DATALIST)
     if classes is None:
         names = datalist.get("class_names")
         if not isinstance(names, list) or not names:
@@ -68,11 +68,11 @@ def load_datalist(
         raise DatasetError(f"a section {section!r}", f"only {sorted(datalist)}", DATALIST)
     entries = datalist[section]
     if not isinstance(entries, list) or not entries:
-        raise DatasetError("a list with at least one image", _short(entries), f"{DATALIST}, {section}")
+        raise DatasetError("a list with at least one image", described(entries), f"{DATALIST}, {section}")
     return [_check_entry(entry, folder, classes, f"{DATALIST}, {section}[{i}]") for i, entry in enumerate(entries)]
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_datalist(path: Path) -> dict[str, Any]:
     """The file's content, which must be a dictionary."""
     if not path.is_file():
         raise DatasetError(f"a file {path.name} in the dataset folder", "none", path.parent.name)
@@ -88,7 +88,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 def _check_entry(entry: Any, folder: Path, classes: int, where: str) -> dict[str, Any]:
     """One image with its label, as the data loaders want it."""
     if not isinstance(entry, dict) or not isinstance(entry.get("image"), str) or "label" not in entry:
-        raise DatasetError('an object with "image" (a path) and "label"', _short(entry), where)
+        raise DatasetError('an object with "image" (a path) and "label"', described(entry), where)
     image, label = folder / entry["image"], entry["label"]
     if not image.exists():
         raise DatasetError("an image that exists", f"no {image.name}", f"{where}.image")
@@ -98,7 +98,7 @@ def _check_entry(entry: Any, folder: Path, classes: int, where: str) -> dict[str
     return {"image": str(image), "label": label}
 
 
-def _short(value: Any) -> str:
+def described(value: Any) -> str:
     """What came, without its content: free text may identify a patient."""
     if isinstance(value, dict):
         return f"an object with {sorted(value)}"

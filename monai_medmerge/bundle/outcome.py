@@ -56,20 +56,21 @@ class Outcome:
             network: plain or merged.
             trained: the phases that led here, for the number of parameters trained.
         """
-        # What was trained comes before the clock stops, evaluation after it: it is no part of the method's cost.
-        self.seconds[stage] = round(time.monotonic() - self._start, 3)
+        self.stop_clock(stage)
         probabilities, labels = predict(network, self.test_batches)
         predictions, truth, classes = probabilities.argmax(1).numpy(), labels.numpy(), len(self.class_names)
         interval = bootstrap_interval(predictions, truth, classes, seed=self.seed)
-        phases = [phase for phase in trained if phase.state.max_epochs > 0]
-        parameters = {id(parameter): parameter.numel() for phase in phases for parameter in phase.parameters}
         self.stages[stage] = {
             "macro_f1": float(macro_f1(predictions, truth, classes)),
             "interval": [float(bound) for bound in interval],
             "cases": len(truth),
-            "parameters_trained": sum(parameters.values()),
+            "parameters_trained": parameters_trained(trained),
         }
         logger.info("%s: macro F1 %.3f", stage, self.stages[stage]["macro_f1"])
+
+    def stop_clock(self, stage: str) -> None:
+        """Note the seconds that led to a stage, before it is evaluated: that is no part of the method's cost."""
+        self.seconds[stage] = round(time.monotonic() - self._start, 3)
 
     def write(self, network: nn.Module, merged: nn.Module, sources: Sequence[Source] = ()) -> None:
         """Write `model.pt`, `metrics.json`, `timings.json` and `contributions.png`.
@@ -108,3 +109,9 @@ class Outcome:
         with whole_file(self.output_dir / "contributions.png") as part:
             contributions_plot(contributions(coefficients(merged), list(record.sources)), part)
         logger.info("Written to %s: model.pt, metrics.json, timings.json, contributions.png", self.output_dir.name)
+
+
+def parameters_trained(phases: Sequence[PhaseTrainer]) -> int:
+    """Numbers that any of these phases trained; a phase of no epochs trained none."""
+    ran = [phase for phase in phases if phase.state.max_epochs > 0]
+    return sum({id(parameter): parameter.numel() for phase in ran for parameter in phase.parameters}.values())

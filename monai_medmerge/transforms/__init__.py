@@ -15,6 +15,7 @@ from monai_medmerge.transforms.intensity import (
 )
 from monai_medmerge.transforms.nifti import CheckedNiftiReader
 from monai_medmerge.transforms.privacy import StripIdentityd, strip_identity
+from monai_medmerge.transforms.segmentation_writer import SaveSegmentationd
 
 __all__ = [
     "WINDOW_PRESETS",
@@ -25,6 +26,7 @@ __all__ = [
     "MedicalImageReader",
     "NormalizePhotometricd",
     "SaveDicomSegd",
+    "SaveSegmentationd",
     "SegmentTable",
     "StripIdentityd",
     "apply_voi",

@@ -1,0 +1,90 @@
+"""Label maps as NIfTI files, and as DICOM SEG where the image was a DICOM series."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import MapTransform
+
+from monai_medmerge.errors import SettingError
+from monai_medmerge.transforms.dicom_seg_writer import SegmentTable, write_seg
+
+logger = logging.getLogger(__name__)
+NIFTI_SUFFIXES = (".nii.gz", ".nii")
+
+
+class SaveSegmentationd(MapTransform):
+    """Save label maps as NIfTI, and as DICOM SEG beside it where the source is DICOM.
+
+    Files are named after the source, and lie in the same subfolders: `a/case.nii.gz` gives `a/case_seg.nii.gz`, a
+    folder `a/series` gives `a/series_seg.nii.gz` and `a/series_seg.dcm`. A DICOM SEG cannot be empty: where no label
+    was found none is written, and the log says so.
+
+    Args:
+        keys: label maps, MetaTensors (1, x, y, z) on the grid of the source.
+        output_dir: the folder to write to.
+        segments: the JSON with the coded labels (see `SegmentTable`), or a `SegmentTable`.
+        source: the key of the source's path: a NIfTI file, a DICOM file or a folder with a series.
+        file: the key of the same path below the folder that all sources are in; without it there are no subfolders.
+        allow_missing_keys: skip keys that a dictionary lacks.
+
+    Raises:
+        SettingError: the JSON does not hold coded labels, a label map has another shape, or two sources would share
+            a file.
+        DicomSeriesError: a label map is not on the series' grid.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        output_dir: str | Path,
+        segments: str | Path | SegmentTable,
+        source: str = "source",
+        file: str = "file",
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.output_dir = Path(output_dir)
+        self.table = segments if isinstance(segments, SegmentTable) else SegmentTable.from_json(segments)
+        self.source = source
+        self.file = file
+        self._written: dict[Path, Path] = {}
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Write the files and return the dictionary with "saved_to", a list of paths, in the label maps' metadata."""
+        result = dict(data)
+        for key in self.key_iterator(result):
+            labels = result[key]
+            if not isinstance(labels, MetaTensor) or labels.ndim != 4 or len(labels) != 1:
+                found = f"{type(labels).__name__} {tuple(getattr(labels, 'shape', ()))}"
+                raise SettingError("a MetaTensor (1, x, y, z)", found, str(key))
+            source = Path(result[self.source])
+            numbers = labels.detach().cpu().numpy()[0].round().astype(np.uint8)
+            place = self.output_dir / Path(result.get(self.file, source.name)).parent
+            labels.meta["saved_to"] = self._save(numbers, labels.affine.cpu().numpy(), source, place)
+        return result
+
+    def _save(self, labels: np.ndarray, affine: np.ndarray, source: Path, place: Path) -> list[str]:
+        suffix = next((suffix for suffix in NIFTI_SUFFIXES if source.name.lower().endswith(suffix)), "")
+        path = place / f"{source.name[: len(source.name) - len(suffix)]}_seg.nii.gz"
+        if self._written.setdefault(path, source) != source:
+            raise SettingError("sources with names of their own", f"two for {path.name}", "SaveSegmentationd")
+        part = path.with_name(f".part_{path.name}")
+        place.mkdir(parents=True, exist_ok=True)
+        image = nibabel.Nifti1Image(labels, affine)
+        image.header.set_xyzt_units("mm")
+        nibabel.save(image, part)
+        part.replace(path)
+        if suffix:
+            return [str(path)]
+        if not labels.any():
+            logger.warning("No label was found in %s: a DICOM SEG cannot be empty, so that none was written", path.name)
+            return [str(path)]
+        return [str(path), str(write_seg(labels, affine, source, self.table, path.with_name(f"{source.name}_seg.dcm")))]
