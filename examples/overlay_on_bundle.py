@@ -15,10 +15,12 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import torch
+from monai.bundle import init_bundle
 from monai.networks.nets import DenseNet
+
+from monai_medmerge.__main__ import main as monai_medmerge
 
 NETWORK = {
     "_target_": "monai.networks.nets.DenseNet", "spatial_dims": 2, "in_channels": 1, "out_channels": 2,
@@ -81,10 +83,12 @@ def train_source(path: Path, seed: int, noise: float) -> None:
     torch.save(network.state_dict(), path)
 
 
-def run(*command: Any, folder: Path) -> None:
-    """Run a Python module as on the command line."""
-    print("$ python -m", " ".join(map(str, command)), flush=True)
-    subprocess.run([sys.executable, "-m", *map(str, command)], cwd=folder, check=True)
+def run_overlay(bundle: Path, sources: list[Path]) -> None:
+    """What a team types in its bundle's folder."""
+    files, listed = "['configs/train.json','medmerge.json']", str([str(path) for path in sources])
+    command = ["-m", "monai.bundle", "run", "--config_file", files, "--sources", listed, "--coefficient_epochs", "2"]
+    print("$ python", *command, flush=True)
+    subprocess.run([sys.executable, *command], cwd=bundle, check=True)
 
 
 def main() -> None:
@@ -93,7 +97,7 @@ def main() -> None:
     work = parser.parse_args().folder.absolute()
     work.mkdir(parents=True)
     bundle = work / "bundle"
-    run("monai.bundle", "init_bundle", bundle, folder=work)
+    init_bundle(bundle)
     (bundle / "configs" / "train.json").write_text(json.dumps(TRAIN, indent=4))
     (bundle / "data").mkdir()
     for number, (image, label) in enumerate(zip(*squares(seed=9, noise=0.5), strict=True)):
@@ -101,14 +105,13 @@ def main() -> None:
     for seed, name in enumerate(("a", "b")):
         train_source(work / f"{name}.pt", seed, noise=0.3 + 0.4 * seed)
 
-    run("monai_medmerge", "overlay", "--to", bundle, folder=work)
-    files, sources = "['configs/train.json','medmerge.json']", f"['{work / 'a.pt'}','{work / 'b.pt'}']"
-    run("monai.bundle", "run", "--config_file", files, "--sources", sources, "--coefficient_epochs", 2, folder=bundle)
-    run(
-        "monai_medmerge", "export", "--network", bundle / "configs" / "train.json", "--task", "classification",
-        "--weights", bundle / "medmerge" / "model.pt", "--output", work / "exported", "--spatial-shape", 32, 32,
-        "--classes", "plain", "bright", folder=work,
-    )  # fmt: skip
+    monai_medmerge(["overlay", "--to", str(bundle)])
+    run_overlay(bundle, [work / "a.pt", work / "b.pt"])
+    monai_medmerge([
+        "export", "--network", str(bundle / "configs" / "train.json"), "--task", "classification",
+        "--weights", str(bundle / "medmerge" / "model.pt"), "--output", str(work / "exported"),
+        "--spatial-shape", "32", "32", "--classes", "plain", "bright",
+    ])  # fmt: skip
     print((bundle / "medmerge" / "merge.json").read_text())
 
 

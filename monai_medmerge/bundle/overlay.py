@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -112,6 +113,7 @@ class Overlay:
         trainer.run = run_from_merged
 
     def _begin(self, trainer: Any, objects: Mapping[str, Any]) -> None:
+        _make_heard()
         where = f"@{self.trainer_id}"
         for name in ("network", "data_loader", "state"):
             if not hasattr(trainer, name):
@@ -119,7 +121,7 @@ class Overlay:
         if not isinstance(trainer.network, nn.Module):
             raise SettingError("a network in `network`", type(trainer.network).__name__, where)
         network = plain_network(trainer.network)
-        logger.info("Sources and %s:\n%s", where, match(network, self.sources))
+        logger.info("Sources and %s:\n%s", where, match(network, self.sources).table(problems_only=True))
         aside = [] if self.keep_loaders else set_aside_loaders(trainer, objects)
         for loader in aside:
             logger.warning(
@@ -171,6 +173,14 @@ class Overlay:
         write_json(self._folder / "merge.json", record)
         with whole_file(self._folder / "coefficients.safetensors") as part:
             save_file({name: table.contiguous().cpu() for name, table in start.coefficients.items()}, str(part))
+
+
+def _make_heard() -> None:
+    """Where no configuration of logging says otherwise, the first process prints what the overlay does."""
+    package = logging.getLogger("monai_medmerge")
+    if not package.hasHandlers() and idist.get_rank() == 0:
+        package.addHandler(logging.StreamHandler(sys.stdout))
+        package.setLevel(logging.INFO)
 
 
 def load_sources(sources: str | Sequence[str] | Mapping[str, str]) -> list[Source]:
