@@ -33,7 +33,7 @@ class EpochLosses:
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
     def _see(self, engine: Any) -> None:
-        self._epoch.append(float(engine.state.output["loss"]))
+        self._epoch.append(engine.state.output["loss"].item())
 
     def __call__(self, engine: Engine) -> None:
         """Keep the mean of the epoch that ends."""
