@@ -18,6 +18,7 @@ import pytest
 import torch
 from monai.bundle import ConfigWorkflow
 from safetensors.torch import load_file, save_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from monai_medmerge import Source
 
@@ -81,6 +82,9 @@ def test_the_whole_way_ends_in_a_report(undisturbed: Path) -> None:
     assert rows[0]["tensor"] == "conv1.weight"
     assert all(sum(float(row[name]) for name in names) == pytest.approx(1, abs=1e-6) for row in rows)
     assert {"similarity.csv", "course.csv"} <= {path.name for path in undisturbed.iterdir()}
+    # Pictures of the shares at the start, now and then, and at the end.
+    events = EventAccumulator(str(undisturbed / "events"), size_guidance={"images": 0}).Reload()
+    assert [picture.step for picture in events.Images("contributions")] == [0, 3]
 
 
 @pytest.mark.slow

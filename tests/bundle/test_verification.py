@@ -76,7 +76,12 @@ def report_of(output: Path) -> dict[str, Any]:
 def test_an_equal_candidate_passes_and_no_patient_is_named(
     bundle_command: Command, site: Path, weights: dict[str, Path], tmp_path: Path
 ) -> None:
-    options = {"subgroups": "['scanner']", "patient": "patient", "columns": tmp_path / "columns.csv", "salt": "pepper"}
+    options = {
+        "subgroups": "['scanner']",
+        "patient": "patient",
+        "columns_file": tmp_path / "columns.csv",
+        "salt": "pepper",
+    }
     # What a case is of may be in the CSV as well.
     rows = list(csv.DictReader((site / "columns.csv").open()))
     with (tmp_path / "columns.csv").open("w", newline="", encoding="utf-8-sig") as file:
