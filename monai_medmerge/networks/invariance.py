@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import inspect
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import CodeType, FunctionType, MethodType
 from typing import TypeVar
 
 import torch
@@ -17,6 +21,9 @@ Network = TypeVar("Network", bound=nn.Module)
 # What rounding may change, relative to the largest output. Convolutions in float64 take ten times as long on a
 # processor, so that it is asked only where float32 leaves a doubt.
 TOLERANCES = {torch.float32: 1e-4, torch.float64: 1e-7}
+
+# Where torch defines what differs between the modes in values, and not in how channels depend on each other.
+ALIKE_IN_BOTH_MODES = ("torch.nn.modules.batchnorm", "torch.nn.modules.instancenorm", "torch.nn.modules.dropout")
 
 
 def changed_by(
@@ -85,6 +92,72 @@ def outputs_of_both_modes(
             output = network(torch.cat([image, image]) if training and len(image) == 1 else image)
             found += [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
     return found
+
+
+@contextmanager
+def restored(network: nn.Module) -> Iterator[None]:
+    """Undo afterwards what forward passes and `outputs_of_both_modes` change of a network, without copying it.
+
+    Modes, rates, attributes and their lists are put back; buffers are copies meanwhile. Parameters are not looked at:
+    a forward pass that writes into them is beyond this.
+
+    Args:
+        network: the same in the end, also when an error is raised.
+
+    Example:
+        >>> norm = nn.BatchNorm1d(2)
+        >>> with restored(norm):
+        ...     _ = outputs_of_both_modes(norm, torch.ones(3, 2))
+        >>> norm.training, norm.running_mean.tolist(), int(norm.num_batches_tracked)
+        (True, [0.0, 0.0], 0)
+    """
+    modules = list(network.modules())
+    attributes = [dict(vars(module)) for module in modules]
+    lists = [(value, list(value)) for saved in attributes for value in saved.values() if isinstance(value, list)]
+    # A buffer under two names stays one tensor.
+    copies = {id(buffer): buffer.clone() for buffer in network.buffers()}
+    try:
+        for module in modules:
+            module._buffers = {name: None if b is None else copies[id(b)] for name, b in module._buffers.items()}
+        yield
+    finally:
+        for module, saved in zip(modules, attributes, strict=True):
+            vars(module).clear()
+            vars(module).update(saved)
+        for value, saved_values in lists:
+            value[:] = saved_values
+
+
+def asks_for_mode(network: nn.Module) -> bool:
+    """Whether the code of any layer may do something else in training than in evaluation.
+
+    Norm and dropout of torch do, but treat every channel alike in both modes, and do not count.
+
+    Example:
+        >>> asks_for_mode(nn.Sequential(nn.BatchNorm1d(2), nn.Dropout())), asks_for_mode(nn.RReLU())
+        (False, True)
+    """
+    modules = list(network.modules())
+    classes = {kind for module in modules for kind in type(module).__mro__} - {nn.Module, object}
+    if torch.jit.ScriptModule in classes:
+        return True
+    own = (value for module in modules for value in vars(module).values())
+    methods = (value for kind in classes if kind.__module__ not in ALIKE_IN_BOTH_MODES for value in vars(kind).values())
+    return any(_reads_mode(code) for code in map(_code, itertools.chain(own, methods)) if code is not None)
+
+
+def _code(value: object) -> CodeType | None:
+    """What a function, method or property runs; None for anything else."""
+    if isinstance(value, property):
+        value = value.fget
+    elif isinstance(value, staticmethod | classmethod | MethodType):
+        value = value.__func__
+    return getattr(inspect.unwrap(value), "__code__", None) if isinstance(value, FunctionType) else None
+
+
+def _reads_mode(code: CodeType) -> bool:
+    nested = [constant for constant in code.co_consts if isinstance(constant, CodeType)]
+    return "training" in code.co_names or any(map(_reads_mode, nested))
 
 
 def random_copy(network: Network, seed: int = 0) -> Network:

@@ -6,46 +6,15 @@ outputs. An operation without a rule pins its inputs, so that ignorance costs ch
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
+from monai_medmerge.networks.calls import Call, operation_name
 from monai_medmerge.networks.labels import FIXED, ChannelLabels, first_along, no_labels, reshape
-
-
-@dataclass(frozen=True)
-class Call:
-    """One operation that has run.
-
-    Args:
-        op: its overload.
-        bound: all of its arguments by the names of its schema.
-        out: what it returned.
-    """
-
-    op: torch._ops.OpOverload
-    bound: dict[str, Any]
-    out: Any
-
-    @property
-    def name(self) -> str:
-        """Name without its namespace and overload."""
-        return self.op._schema.name.split("::")[1]
-
-    @property
-    def inputs(self) -> list[Tensor]:
-        """All tensors among the arguments."""
-        return [leaf for leaf in tree_leaves(self.bound) if isinstance(leaf, Tensor)]
-
-    @property
-    def outputs(self) -> list[Tensor]:
-        """All tensors that it returned."""
-        return [leaf for leaf in tree_leaves(self.out) if isinstance(leaf, Tensor)]
-
 
 # Why the input axis of a layer stays.
 READS = "reads what stays"
@@ -64,13 +33,14 @@ def rule(*names: str) -> Callable[[Rule], Rule]:
     return register
 
 
-def find_rule(call: Call) -> Rule:
+@functools.cache
+def find_rule(op: torch._ops.OpOverload) -> Rule:
     """The rule for an operation; one without any pins what it touches."""
-    if call.name in RULES:
-        return RULES[call.name]
-    if torch.Tag.pointwise in call.op.tags:
+    if operation_name(op) in RULES:
+        return RULES[operation_name(op)]
+    if torch.Tag.pointwise in op.tags:
         return pointwise
-    returns = call.op._schema.returns
+    returns = op._schema.returns
     if returns and all(r.alias_info is not None and not r.alias_info.is_write for r in returns):
         return rearrange
     return unknown
@@ -92,16 +62,19 @@ def pointwise(labels: ChannelLabels, call: Call) -> None:
     """
     for out in call.outputs:
         operands = [_aligned_operand(labels, tensor, out.ndim) for tensor in call.inputs]
-        varying = [max((x.shape[axis] for x, _ in operands), default=1) > 1 for axis in range(out.ndim)]
+        if all(x is operands[0] for x in operands[1:]) and operands:
+            labels.attach(out, operands[0])
+            continue
+        varying = [axis for axis in range(out.ndim) if any(x.shape[axis] > 1 for x in operands)]
         chosen: Tensor | None = None
-        for x, spread in operands:
+        for tensor, x in zip(call.inputs, operands, strict=True):
             # One number for all channels of the others leaves them free, if it does not move itself.
-            same_for_all = all(spread[axis] for axis in range(out.ndim) if varying[axis])
-            if same_for_all and not x.any():
-                continue
-            if same_for_all and x.numel() == 1 and any(varying):
-                labels.pin(x, f"acts on other channels ({call.name})")
-                continue
+            if x.numel() == 1 and _same_along(labels, tensor, out.ndim, varying):
+                if x.item() == FIXED:
+                    continue
+                if varying:
+                    labels.pin(x, f"acts on other channels ({call.name})")
+                    continue
             # Else a label that is spread over others joins them to a block.
             if chosen is not None:
                 labels.link(chosen, x, f"is combined with what stays ({call.name})")
@@ -110,11 +83,16 @@ def pointwise(labels: ChannelLabels, call: Call) -> None:
         labels.attach(out, no_labels(out.ndim) if chosen is None else chosen)
 
 
-def _aligned_operand(labels: ChannelLabels, tensor: Tensor, ndim: int) -> tuple[Tensor, list[bool]]:
-    """Labels with leading axes added, and along which axes the operand itself is one number repeated."""
-    missing = ndim - tensor.ndim
+def _aligned_operand(labels: ChannelLabels, tensor: Tensor, ndim: int) -> Tensor:
+    """Labels with leading axes added."""
     x = labels.of(tensor)
-    return x.reshape([1] * missing + list(x.shape)), [True] * missing + labels.same_along(tensor)
+    return x if x.ndim == ndim else x.reshape([1] * (ndim - x.ndim) + list(x.shape))
+
+
+def _same_along(labels: ChannelLabels, tensor: Tensor, ndim: int, axes: list[int]) -> bool:
+    """Whether an operand is one number repeated along some axes of a result."""
+    same = [True] * (ndim - tensor.ndim) + labels.same_along(tensor)
+    return all(same[axis] for axis in axes)
 
 
 @rule("view", "_unsafe_view", "_reshape_alias", "reshape", "flatten", "squeeze", "unsqueeze")
@@ -271,8 +249,8 @@ def batch_norm(labels: ChannelLabels, call: Call) -> None:
     source, *vectors = call.inputs
     channels = _channels(labels, source, axis=1)
     for vector in vectors:
-        labels.link(labels.of(vector), channels)
-    labels.attach(call.outputs[0], _along(channels, 1, source.ndim))
+        labels.follow(vector, channels)
+    labels.attach(call.outputs[0], _as_before(labels, source, channels))
 
 
 @rule("native_group_norm")
@@ -283,8 +261,8 @@ def group_norm(labels: ChannelLabels, call: Call) -> None:
     if groups > 1:
         labels.join(channels.reshape(groups, -1))
     for vector in vectors:
-        labels.link(labels.of(vector), channels)
-    labels.attach(call.outputs[0], _along(channels, 1, source.ndim))
+        labels.follow(vector, channels)
+    labels.attach(call.outputs[0], _as_before(labels, source, channels))
 
 
 @rule("native_layer_norm")
@@ -310,7 +288,7 @@ def convolution(labels: ChannelLabels, call: Call) -> None:
     name, channel_axis = found[0], source.ndim - weight.ndim + 1
     inputs = _channels(labels, source, channel_axis)
     if groups == 1:
-        labels.link(labels.at(name, 0 if transposed_conv else 1, reads=True), inputs, READS)
+        labels.tie(name, 0 if transposed_conv else 1, inputs, READS, reads=True)
         outputs = labels.at(name, 1 if transposed_conv else 0)
     elif transposed_conv:
         rows = labels.at(name, 0)
@@ -321,15 +299,23 @@ def convolution(labels: ChannelLabels, call: Call) -> None:
         outputs = labels.at(name, 0)
         labels.link(labels.join(outputs.reshape(groups, -1)), labels.join(inputs.reshape(groups, -1)), READS)
     if bias is not None:
-        labels.link(labels.of(bias), outputs)
+        labels.follow(bias, outputs)
     labels.attach(call.out, _along(outputs, channel_axis, source.ndim))
 
 
 def _channels(labels: ChannelLabels, tensor: Tensor, axis: int) -> Tensor:
     """One label per channel; labels that vary within a channel are joined."""
     x = labels.of(tensor)
+    if x.numel() == x.shape[axis] == tensor.shape[axis]:
+        return x.reshape(-1)
     x = x.expand(*x.shape[:axis], tensor.shape[axis], *x.shape[axis + 1 :])
     return labels.join(x.movedim(axis, 0).reshape(tensor.shape[axis], -1))
+
+
+def _as_before(labels: ChannelLabels, source: Tensor, channels: Tensor) -> Tensor:
+    """Labels after what leaves every channel in its place: the very same, if they only vary along the channels."""
+    x = labels.of(source)
+    return x if x.numel() == x.shape[1] else _along(channels, 1, source.ndim)
 
 
 def _along(channels: Tensor, axis: int, ndim: int) -> Tensor:
@@ -345,10 +331,10 @@ def product(labels: ChannelLabels, call: Call) -> None:
     if right.ndim == 2 and found is not None:
         name, is_transposed = found
         inputs = _channels(labels, left, left.ndim - 1)
-        labels.link(labels.at(name, 1 if is_transposed else 0, reads=True), inputs, READS)
+        labels.tie(name, 1 if is_transposed else 0, inputs, READS, reads=True)
         outputs = labels.at(name, 0 if is_transposed else 1)
         if added is not None:
-            labels.link(labels.of(added), outputs)
+            labels.follow(added, outputs)
         labels.attach(call.out, _along(outputs, call.out.ndim - 1, call.out.ndim))
     elif call.name in ("mm", "bmm"):
         _product_of_activations(labels, call, (left, right), rows=call.out.ndim - 2)

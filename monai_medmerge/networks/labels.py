@@ -6,6 +6,7 @@ move. An axis along which labels do not vary has length 1, so that labels cost l
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 
 import torch
@@ -50,6 +51,8 @@ class ChannelLabels:
         self.links: list[tuple[Tensor, Tensor]] = []
         self.pins: list[tuple[Tensor, str]] = []
         self.sets: dict[bytes, Tensor] = {}
+        # Most operations pass their input's labels on: by the id of those that an activation has had, the labels.
+        self._attached: dict[int, Tensor] = {}
 
     def at(self, name: str, axis: int, reads: bool = False) -> Int[Tensor, " position"]:
         """Labels of a weight's axis; new ones when they are first asked for."""
@@ -61,6 +64,31 @@ class ChannelLabels:
         if reads:
             self.readers.add(place)
         return self.places[place]
+
+    def follow(self, tensor: Tensor, labels: Int[Tensor, " position"]) -> None:
+        """A vector of scales, shifts or statistics moves with these labels."""
+        weight = self.weight(tensor)
+        is_whole = tensor.shape == labels.shape and not hasattr(tensor, "_channel_labels")
+        if weight is not None and is_whole:
+            self.tie(weight[0], 0, labels)
+        else:
+            self.link(self.of(tensor), labels)
+
+    def tie(
+        self,
+        name: str,
+        axis: int,
+        labels: Int[Tensor, " position"],
+        reason: str = "is combined with what stays",
+        reads: bool = False,
+    ) -> None:
+        """A weight's axis moves with these labels: it takes them over, if it has none and all of them may move."""
+        if (name, axis) in self.places or bool((labels == FIXED).any()):
+            self.link(self.at(name, axis, reads), labels, reason)
+            return
+        self.places[name, axis] = labels
+        if reads:
+            self.readers.add((name, axis))
 
     def unreached(self) -> list[Place]:
         """Axes of the tensors that no operation has used."""
@@ -105,12 +133,16 @@ class ChannelLabels:
 
     def attach(self, tensor: Tensor, labels: Tensor) -> None:
         """Give an activation its labels; whatever moves later must keep this set of them together."""
-        labels = compress(labels)
+        if id(labels) not in self._attached:
+            labels = compress(labels)
+            self.touch(labels)
+            self._attached[id(labels)] = labels
         tensor._channel_labels = labels  # type: ignore[attr-defined]
-        self.touch(labels)
 
     def link(self, a: Tensor, b: Tensor, reason: str = "is combined with what stays") -> None:
         """These move together, element by element; what is linked with FIXED stays, for the reason given."""
+        if a is b:
+            return
         a, b = torch.broadcast_tensors(a, b)
         a, b = a.reshape(-1), b.reshape(-1)
         if torch.equal(a, b):
@@ -143,7 +175,7 @@ class ChannelLabels:
 
     def touch_rows(self, labels: Int[Tensor, "row column"]) -> None:
         """`touch` for every row, as where something is computed from each row as a whole."""
-        rows = labels.unique(dim=0)
+        rows = labels if len(labels) == 1 else labels.unique(dim=0)
         if len(rows) > MAX_SETS:
             self.pin(rows, "is summed in too many different ways")
             return
@@ -151,6 +183,7 @@ class ChannelLabels:
             self.touch(row)
 
 
+@functools.cache
 def no_labels(ndim: int) -> Tensor:
     """Labels of something that does not move."""
     return torch.full([1] * ndim, FIXED)

@@ -20,9 +20,15 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from monai_medmerge.networks.copying import copy_network
-from monai_medmerge.networks.invariance import changed_by, outputs_of_both_modes, random_copy
-from monai_medmerge.networks.label_rules import Call, find_rule
+from monai_medmerge.networks.calls import Call, argument_names, convolution_shape
+from monai_medmerge.networks.invariance import (
+    asks_for_mode,
+    changed_by,
+    outputs_of_both_modes,
+    random_copy,
+    restored,
+)
+from monai_medmerge.networks.label_rules import find_rule
 from monai_medmerge.networks.labels import ChannelLabels
 
 
@@ -125,14 +131,15 @@ def _length(tensor: Tensor | None, axis: int) -> int | None:
 def channel_groups(network: nn.Module, example_input: Tensor, check: bool = True) -> ChannelGroups:
     """Find the groups of channels that must move together.
 
-    The network computes the example in evaluation and in training mode, and every operation passes the labels of its
-    input's channels on. What an operation does not let move stays, with the reason in the report. Then every group is
-    permuted in a copy with random weights; a group that changes the output after all stays too.
+    The network computes the example in evaluation, and in training mode too if its code asks for the mode, and every
+    operation passes the labels of its input's channels on; convolutions only pass zeros of the right shape on. What an
+    operation does not let move stays, with the reason in the report. Then every group is permuted in a copy with random
+    weights and compared in both modes; a group that changes the output after all stays too.
 
     Args:
-        network: stays untouched.
+        network: as it was afterwards; meanwhile its modes and buffers are others.
         example_input: a batch that it takes; small is quick.
-        check: whether to permute a copy at last. Without it the labels are trusted, at a fifth of the time.
+        check: whether to permute a copy at last. Without it the labels are trusted, in a fraction of the time.
 
     Example:
         >>> network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 3))
@@ -183,12 +190,13 @@ def _one_cycle(size: int, generator: torch.Generator) -> Tensor:
 
 
 def trace(network: nn.Module, example_input: Tensor) -> ChannelLabels:
-    """Follow the channels of a network through one pass in evaluation and one in training."""
-    # Weights are only read: the copy shares them, and has buffers and modes of its own.
-    network = copy_network(network, {id(parameter): parameter for parameter in network.parameters()})
-    labels = ChannelLabels({name: t for name, t in network.state_dict(keep_vars=True).items() if t.is_floating_point()})
-    with _Trace(labels):
-        outputs = outputs_of_both_modes(network, example_input)
+    """Follow the channels of a network through a pass in evaluation and, where it may differ, one in training."""
+    modes = (False, True) if asks_for_mode(network) else (False,)
+    with restored(network):
+        tensors = network.state_dict(keep_vars=True)
+        labels = ChannelLabels({name: tensor for name, tensor in tensors.items() if tensor.is_floating_point()})
+        with _Trace(labels):
+            outputs = outputs_of_both_modes(network, example_input, modes)
     for tensor in outputs:
         labels.pin(labels.of(tensor), "is an output of the network")
     for name in labels.raw:
@@ -208,11 +216,15 @@ class _Trace(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        out = func(*args, **(kwargs or {}))
-        names = [argument.name for argument in func._schema.arguments]
-        call = Call(func, {**dict(zip(names, args, strict=False)), **(kwargs or {})}, out)
+        bound = dict(zip(argument_names(func), args, strict=False))
+        if kwargs:
+            bound.update(kwargs)
+        # Labels depend on shapes, not on numbers, and convolutions take nearly all the time of a pass.
+        shape = convolution_shape(bound) if func is torch.ops.aten.convolution.default else None
+        out = func(*args, **(kwargs or {})) if shape is None else args[0].new_zeros(shape)
+        call = Call(func, bound, out)
         if call.inputs and call.outputs:
-            find_rule(call)(self.labels, call)
+            find_rule(func)(self.labels, call)
         return out
 
 
