@@ -1,0 +1,1 @@
+"""The folder that MONAI Label's server takes as its app; `main.py` is the app."""

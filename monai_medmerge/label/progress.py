@@ -1,0 +1,69 @@
+"""What a training through MONAI Label leaves: weights for the next inference, and how the loss went."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import ignite.distributed as idist
+import torch
+from ignite.engine import Engine, Events
+
+logger = logging.getLogger(__name__)
+
+
+class TrainingRecord:
+    """Writes a trainer's weights when it ends, and its mean losses after every epoch.
+
+    A training that is cancelled or fails leaves the weights of the one before it.
+
+    Args:
+        weights: file for the weights, whole or not at all.
+        stats: file for the losses, as JSON.
+        start: what the training started from, for the record.
+    """
+
+    def __init__(self, weights: str, stats: str, start: str) -> None:
+        self.weights = Path(weights)
+        self.stats = Path(stats)
+        self.start = start
+        self.losses: list[float] = []
+        self._epoch: list[float] = []
+
+    def attach(self, engine: Engine) -> None:
+        """Register with a trainer whose output has a `loss`."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self._epoch.clear)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._see)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.note)
+        engine.add_event_handler(Events.COMPLETED, self.save)
+
+    def _see(self, engine: Engine) -> None:
+        output: Any = engine.state.output
+        # MONAI splits an output into the items of its batch, unless a trainer is told not to; each has the loss of all.
+        self._epoch.append(float((output[0] if isinstance(output, list) else output)["loss"]))
+
+    def note(self, engine: Engine) -> None:
+        """Write the losses so far, and tell the last."""
+        state = engine.state
+        self.losses.append(sum(self._epoch) / len(self._epoch))
+        logger.info("Epoch %d of %s: mean loss %.4f", state.epoch, state.max_epochs, self.losses[-1])
+        record = {"start": self.start, "epoch": state.epoch, "max_epochs": state.max_epochs, "loss": self.losses}
+        self._write(self.stats, json.dumps(record))
+
+    def save(self, engine: Any) -> None:
+        """Write the weights."""
+        network = getattr(engine.network, "module", engine.network)
+        self._write(self.weights, {name: tensor.detach().cpu() for name, tensor in network.state_dict().items()})
+        logger.info("Wrote %s", self.weights.name)
+
+    def _write(self, path: Path, content: Any) -> None:
+        if idist.get_rank() > 0:
+            return
+        part = path.with_name(f".{path.name}.part")
+        if isinstance(content, str):
+            part.write_text(content, encoding="utf-8")
+        else:
+            torch.save(content, part)
+        part.replace(path)
