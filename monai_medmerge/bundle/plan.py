@@ -11,8 +11,9 @@ from typing import Any
 
 import monai.networks.nets
 from monai.bundle import ConfigParser
-from torch import nn
+from torch import Tensor, nn
 
+from monai_medmerge.bundle.alignment import AlignmentPlan, plan_alignment
 from monai_medmerge.errors import SettingError
 from monai_medmerge.networks.kernels import kernel_tensors
 from monai_medmerge.sources import MatchReport, Source, adapt, match
@@ -30,6 +31,7 @@ class Plan:
         coefficients: numbers that are learned, at granularity `kernel`.
         source_bytes: of all sources' tensors in memory, if they are not mapped from disk.
         merged_bytes: of the blended weights that a step makes and of their gradients.
+        alignment: what can move, and what matching gains, if that was asked for and the sources fit.
     """
 
     report: MatchReport
@@ -37,6 +39,7 @@ class Plan:
     coefficients: int
     source_bytes: int
     merged_bytes: int
+    alignment: AlignmentPlan | None = None
 
     @property
     def step_operations(self) -> int:
@@ -52,7 +55,8 @@ class Plan:
             "merged_bytes": self.merged_bytes,
             "operations_per_step": self.step_operations,
         }
-        return {**self.report.as_dict(), "cost": cost}
+        alignment = {} if self.alignment is None else {"alignment": self.alignment.as_dict()}
+        return {**self.report.as_dict(), "cost": cost, **alignment}
 
     def __str__(self) -> str:
         verdict = "fits" if self.report.compatible else "does not fit"
@@ -60,6 +64,7 @@ class Plan:
             [
                 str(self.report),
                 "",
+                *([] if self.alignment is None else [str(self.alignment), ""]),
                 f"learned: {self.coefficients:,} coefficients instead of {self.weights:,} weights",
                 f"memory:  {self.source_bytes / 2**20:.0f} MiB of sources, less where they stay mapped from disk;",
                 f"         {self.merged_bytes / 2**20:.0f} MiB of blended weights and their gradients; "
@@ -71,13 +76,16 @@ class Plan:
         )
 
 
-def plan(network: nn.Module, sources: Sequence[Source], adapting: bool = False) -> Plan:
+def plan(
+    network: nn.Module, sources: Sequence[Source], adapting: bool = False, example_input: Tensor | None = None
+) -> Plan:
     """Match sources with a network and estimate what learning their coefficients costs.
 
     Args:
         network: to be merged into.
         sources: one or more.
         adapting: fit other input channels, dimensions and precision first, see `adapt`.
+        example_input: a batch that the network takes, to align the sources that fit to the first one by weights.
 
     Example:
         >>> print(plan(nn.Linear(4, 2), [Source.from_network(nn.Linear(4, 2), "a")]))
@@ -104,6 +112,9 @@ def plan(network: nn.Module, sources: Sequence[Source], adapting: bool = False) 
         coefficients=len(sources) * sum(leading),
         source_bytes=sum(t.numel() * t.element_size() for source in sources for t in source.tensors.values()),
         merged_bytes=2 * merged,
+        alignment=None
+        if example_input is None or not report.compatible
+        else plan_alignment(network, sources, example_input),
     )
 
 

@@ -6,7 +6,12 @@ import argparse
 import json
 from typing import TYPE_CHECKING
 
+import torch
+from torch import Tensor, nn
+
 from monai_medmerge.bundle.plan import build_network, plan
+from monai_medmerge.errors import SettingError
+from monai_medmerge.networks.copying import copy_network
 from monai_medmerge.sources import Source
 
 if TYPE_CHECKING:
@@ -25,14 +30,44 @@ def add(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     command.add_argument("--source", required=True, action="append", help="a checkpoint or bundle folder; repeat it")
     command.add_argument("--adapt", action="store_true", help="fit other input channels, dimensions and precision")
+    command.add_argument(
+        "--align", choices=["weights"], help="match the sources' channels with the first one's as well"
+    )
+    command.add_argument(
+        "--image",
+        type=_image_shape,
+        metavar="CHANNELS,SIZES",
+        help="with --align: channels and sizes of an image that the network takes, such as 1,64,64; small is quick",
+    )
     command.add_argument("--json", action="store_true", help="print JSON instead of tables")
     command.set_defaults(run=run)
 
 
+def _image_shape(text: str) -> tuple[int, ...]:
+    shape = tuple(int(length) for length in text.split(","))
+    if len(shape) < 2 or min(shape) < 1:
+        raise argparse.ArgumentTypeError(f"expected channels and sizes, such as 1,64,64, found {text}")
+    return shape
+
+
+def _example(network: nn.Module, shape: tuple[int, ...]) -> Tensor:
+    """Two images that differ, as batch-norm needs in training."""
+    images = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
+    try:
+        with torch.no_grad():
+            copy_network(network).eval()(images)
+    except (RuntimeError, ValueError) as error:
+        raise SettingError("an image that the network takes", str(error).splitlines()[0], "--image") from error
+    return images
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Print the plan: 0 it fits, 1 it does not."""
+    if (arguments.align is None) != (arguments.image is None):
+        raise SettingError("--align and --image together", "one of them", "plan")
     network = build_network(arguments.network)
     sources = [Source.from_file(path) for path in arguments.source]
-    found = plan(network, sources, adapting=arguments.adapt)
+    example = None if arguments.image is None else _example(network, arguments.image)
+    found = plan(network, sources, arguments.adapt, example)
     print(json.dumps(found.as_dict(), indent=2) if arguments.json else found)
     return 0 if found.report.compatible else 1
