@@ -24,6 +24,7 @@ import signal
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import monai.networks.nets as nets
@@ -128,7 +129,21 @@ FINDERS: dict[str, tuple[Callable[..., Found], str]] = {
 }
 
 
-def cell(finder: Callable[..., Found], arguments: tuple[Any, ...], repeats: int, limit: int) -> str:
+@dataclass(frozen=True)
+class Cell:
+    """What a tool finds in a network: number of groups, seconds, and what went wrong, if anything."""
+
+    groups: int = 0
+    seconds: float = float("nan")
+    failure: str = ""
+
+    def __str__(self) -> str:
+        # Milliseconds, as some networks take few of them.
+        found = f"{self.groups} in {1000 * self.seconds:.0f} ms" if self.groups or not self.failure else ""
+        return ", ".join(filter(None, (found, self.failure)))
+
+
+def cell(finder: Callable[..., Found], arguments: tuple[Any, ...], repeats: int, limit: int) -> Cell:
     """Groups, seconds, and whether the function survives."""
 
     def stop(*_: object) -> None:
@@ -148,10 +163,10 @@ def cell(finder: Callable[..., Found], arguments: tuple[Any, ...], repeats: int,
     except Exception as error:
         if finder not in (torch_pruning, rebasin):
             raise
-        return type(error).__name__
+        return Cell(failure=f"over {limit} s" if isinstance(error, TimeoutError) else type(error).__name__)
     finally:
         signal.alarm(0)
-    return f"{groups} in {best:.2f} s" + (f", CHANGED {difference:.0e}" if difference else "")
+    return Cell(groups, best, f"CHANGED by {difference:.0e}" if difference else "")
 
 
 def matching_time(network: nn.Module, other: nn.Module, image: torch.Tensor) -> str:
@@ -168,23 +183,37 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=list(CASES), default=list(CASES), metavar="NETWORK")
-    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--limit", type=int, default=60, help="seconds after which a rival is stopped")
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     warnings.filterwarnings("ignore")
     finders = {n: find for n, (find, package) in FINDERS.items() if not package or importlib.util.find_spec(package)}
-    print(f"{'network':22}" + "".join(f"{name:26}" for name in finders) + "matched by weights")
+    print(f"{'network':22}" + "".join(f"{name:30}" for name in finders) + "matched by weights")
+    ratios: dict[str, list[tuple[float, str]]] = {}
+    failures: list[str] = []
     for name in arguments.only:
         construct, shape = CASES[name]
         torch.manual_seed(0)
         network, other, image = construct().eval(), construct().eval(), torch.randn(shape)
-        cells = [
-            cell(find, (copy.deepcopy(network), other, image), arguments.repeats, arguments.limit)
-            for find in finders.values()
-        ]
-        print(f"{name:22}" + "".join(f"{c:26}" for c in cells) + matching_time(network, other, image), flush=True)
+        cells = {
+            tool: cell(find, (copy.deepcopy(network), other, image), arguments.repeats, arguments.limit)
+            for tool, find in finders.items()
+        }
+        matched = matching_time(network, other, image)
+        print(f"{name:22}" + "".join(f"{c!s:30}" for c in cells.values()) + matched, flush=True)
+        for tool, found in cells.items():
+            # What is slower or finds fewer than another is no failure; what finds nothing or breaks the network is.
+            failures += [f"{tool}: {name}, {found.failure}"] if found.failure else []
+            if tool not in ("ours", "ours, checked") and found.groups:
+                ratios.setdefault(tool, []).append((cells["ours"].seconds / found.seconds, name))
+                fewer = cells["ours"].groups < found.groups
+                failures += [f"ours: {name}, fewer groups than {tool}"] if fewer else []
+    for tool, times in ratios.items():
+        (least, at_least), (most, at_most) = min(times), max(times)
+        print(f"ours take {least:.2f} ({at_least}) to {most:.2f} ({at_most}) of the time of {tool}")
+    print("\n".join(["failures:", *failures]))
 
 
 if __name__ == "__main__":

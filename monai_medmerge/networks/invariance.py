@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import CodeType, FunctionType, MethodType
@@ -141,9 +141,19 @@ def asks_for_mode(network: nn.Module) -> bool:
     classes = {kind for module in modules for kind in type(module).__mro__} - {nn.Module, object}
     if torch.jit.ScriptModule in classes:
         return True
-    own = (value for module in modules for value in vars(module).values())
-    methods = (value for kind in classes if kind.__module__ not in ALIKE_IN_BOTH_MODES for value in vars(kind).values())
-    return any(_reads_mode(code) for code in map(_code, itertools.chain(own, methods)) if code is not None)
+    # Modules may have functions of their own, in place of methods.
+    own = (value for module in modules for value in vars(module).values() if isinstance(value, FunctionType))
+    return any(_class_asks_for_mode(kind) for kind in classes) or any(_asks_for_mode(value) for value in own)
+
+
+@functools.cache
+def _class_asks_for_mode(kind: type) -> bool:
+    return kind.__module__ not in ALIKE_IN_BOTH_MODES and any(_asks_for_mode(value) for value in vars(kind).values())
+
+
+def _asks_for_mode(value: object) -> bool:
+    code = _code(value)
+    return code is not None and _reads_mode(code)
 
 
 def _code(value: object) -> CodeType | None:

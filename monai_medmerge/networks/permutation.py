@@ -8,6 +8,7 @@ neither a specification nor a symbolic trace of the network is needed, and they 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -252,11 +253,14 @@ def _groups(network: str, labels: ChannelLabels, aliases: Mapping[str, Sequence[
                 Fixed(places[p][0], places[p][1], int(count), reasons[why]) for p, count in rows if lengths[p] > 1
             ]
             continue
-        columns = place[entries].reshape(size, -1)[0]
+        # Every row is one channel; its columns are in order of places.
+        columns = place[entries[: len(entries) // size]]
         index = torch.from_numpy(position[entries].reshape(size, -1))
+        starts = [0, *(np.flatnonzero(np.diff(columns)) + 1).tolist(), len(columns)]
+        spans = [(int(columns[start]), slice(start, end)) for start, end in itertools.pairwise(starts)]
         members = tuple(
-            Member(name, places[p][1], lengths[p], index[:, columns == p], places[p] in labels.readers)
-            for p in np.unique(columns)
+            Member(name, places[p][1], lengths[p], index[:, span].contiguous(), places[p] in labels.readers)
+            for p, span in spans
             for name in aliases[places[p][0]]
         )
         groups.append(ChannelGroup(places[columns[0]][0], size, members))
