@@ -31,9 +31,9 @@ from monai_medmerge.bundle import write_json
 BUNDLE = Path(__file__).parent.parent / "bundles" / "medmerge_segmentation"
 SOURCES = ("whole_hippocampus", "reconstruction")
 VOLUMES = 8
-EPOCHS = {"probe_epochs": 4, "coefficient_epochs": 6, "finetune_epochs": 8}
-FINETUNED = {"probe_epochs": 4, "coefficient_epochs": 0, "finetune_epochs": 14}
-SCRATCH = {"probe_epochs": 0, "coefficient_epochs": 0, "finetune_epochs": 18}
+EPOCHS = {"probe_epochs": 4, "coefficient_epochs": 8, "finetune_epochs": 18}
+FINETUNED = {"probe_epochs": 4, "coefficient_epochs": 0, "finetune_epochs": 26}
+SCRATCH = {"probe_epochs": 0, "coefficient_epochs": 0, "finetune_epochs": 30}
 
 
 def prepare(data: str, dataset: Path) -> Path:

@@ -31,8 +31,8 @@ def volume(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """One volume, float (x, y, z), and its label map, uint8."""
     grid = np.stack(np.meshgrid(*(np.arange(n) for n in SIZE), indexing="ij"), -1).astype(np.float64)
     along = np.linspace(0, 1, 60)[:, None]
-    start = np.array([17, 40, 14]) + rng.normal(0, 1.5, 3)
-    bend = np.array([rng.normal(0, 3), -rng.uniform(26, 32), rng.uniform(4, 9)])
+    start = np.array([17, 40, 14]) + rng.normal(0, 0.8, 3)
+    bend = np.array([rng.normal(0, 1.5), -rng.uniform(26, 30), rng.uniform(4, 9)])
     line = start + along * bend + np.sin(np.pi * along) * np.array([rng.uniform(2, 5), 0, -rng.uniform(2, 5)])
     radius = rng.uniform(5.0, 6.5) * (1 - 0.55 * along[:, 0])
     reach = np.full(SIZE, np.inf)
@@ -44,7 +44,7 @@ def volume(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     inside = reach < 1 + 0.08 * _texture(rng, 2)
     labels = np.where(inside, np.where(nearest < rng.uniform(0.3, 0.4), 1, 2), 0).astype(np.uint8)
     image = 100 + 7 * _texture(rng, 3)
-    image += inside * rng.uniform(22, 34) + (labels == 1) * rng.uniform(0, 10)
+    image += inside * rng.uniform(40, 55) + (labels == 1) * rng.uniform(15, 25)
     for level in (rng.uniform(50, 80), -rng.uniform(40, 60)):
         centre = np.array(SIZE) * rng.uniform(0.15, 0.85, 3)
         far = np.linalg.norm((grid - centre) / rng.uniform(3, 5, 3), axis=-1)

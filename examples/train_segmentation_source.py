@@ -20,7 +20,7 @@ from monai.bundle import ConfigParser
 from monai.data import CacheDataset, DataLoader
 from monai.losses import DiceCELoss
 from monai.networks.nets import SegResNet
-from monai.transforms import Compose, CopyItemsd, Lambdad, RandCoarseDropoutd, RandGaussianNoised
+from monai.transforms import Compose, CopyItemsd, DeleteItemsd, Lambdad, RandCoarseDropoutd, RandGaussianNoised
 from monai.utils import set_determinism
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -54,6 +54,7 @@ def loaders(source: str, folder: Path) -> tuple[DataLoader, DataLoader]:
     if source == "reconstruction":
         target = []
         damage = [
+            DeleteItemsd("label"),
             CopyItemsd("image", names="label"),
             RandCoarseDropoutd("image", 6, spatial_size=5, fill_value=0, max_holes=12, max_spatial_size=12, prob=1.0),
             RandGaussianNoised("image", std=0.3, prob=1.0),
@@ -89,13 +90,13 @@ def train(source: str, folder: Path, epochs: int) -> tuple[nn.Module, float]:
             schedule.step()
     network.eval()
     if not reconstructs:
-        return network, float(volume_dice(network, validation, lambda image, run: _padded(image, run), 2).mean())
+        return network, float(volume_dice(network, validation, padded, 2).mean())
     with torch.no_grad():
-        errors = [nn.functional.mse_loss(_padded(b["image"], network), b["label"]) for b in validation]
+        errors = [nn.functional.mse_loss(padded(b["image"], network), b["label"]) for b in validation]
     return network, 1 - float(torch.stack(errors).mean())
 
 
-def _padded(image: Tensor, network: nn.Module) -> Tensor:
+def padded(image: Tensor, network: nn.Module) -> Tensor:
     """Scores of a volume whose sides need not be multiples of four."""
     pad = [side for size in reversed(image.shape[2:]) for side in (0, -size % 4)]
     found: Tensor = network(nn.functional.pad(image, pad))
