@@ -43,7 +43,7 @@ def entropy(p: Tensor) -> float:
         p: (class, ...) probabilities.
 
     Example:
-        >>> entropy(torch.full((4, 2, 2), 0.25))
+        >>> round(entropy(torch.full((4, 2, 2), 0.25)), 6)
         1.0
         >>> entropy(torch.tensor([1.0, 0.0]))
         0.0
@@ -61,7 +61,7 @@ def disagreement(members: Sequence[Tensor]) -> float:
         members: two or more (class, ...) probabilities.
 
     Example:
-        >>> disagreement([torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])])
+        >>> round(disagreement([torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])]), 6)
         1.0
         >>> disagreement([torch.tensor([0.5, 0.5])] * 3)
         0.0
