@@ -300,7 +300,7 @@ def convolution(labels: ChannelLabels, call: Call) -> None:
         labels.link(labels.join(outputs.reshape(groups, -1)), labels.join(inputs.reshape(groups, -1)), READS)
     if bias is not None:
         labels.follow(bias, outputs)
-    labels.attach(call.out, _along(outputs, channel_axis, source.ndim))
+    labels.attach(call.out, labels.along(outputs, channel_axis, source.ndim))
 
 
 def _channels(labels: ChannelLabels, tensor: Tensor, axis: int) -> Tensor:
@@ -315,11 +315,7 @@ def _channels(labels: ChannelLabels, tensor: Tensor, axis: int) -> Tensor:
 def _as_before(labels: ChannelLabels, source: Tensor, channels: Tensor) -> Tensor:
     """Labels after what leaves every channel in its place: the very same, if they only vary along the channels."""
     x = labels.of(source)
-    return x if x.numel() == x.shape[1] else _along(channels, 1, source.ndim)
-
-
-def _along(channels: Tensor, axis: int, ndim: int) -> Tensor:
-    return channels.reshape([1] * axis + [-1] + [1] * (ndim - axis - 1))
+    return x if x.numel() == x.shape[1] else labels.along(channels, 1, source.ndim)
 
 
 @rule("mm", "bmm", "addmm", "baddbmm", "linear", "matmul")
@@ -335,7 +331,7 @@ def product(labels: ChannelLabels, call: Call) -> None:
         outputs = labels.at(name, 0 if is_transposed else 1)
         if added is not None:
             labels.follow(added, outputs)
-        labels.attach(call.out, _along(outputs, call.out.ndim - 1, call.out.ndim))
+        labels.attach(call.out, labels.along(outputs, call.out.ndim - 1, call.out.ndim))
     elif call.name in ("mm", "bmm"):
         _product_of_activations(labels, call, (left, right), rows=call.out.ndim - 2)
     else:

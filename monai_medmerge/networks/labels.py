@@ -53,6 +53,8 @@ class ChannelLabels:
         self.sets: dict[bytes, Tensor] = {}
         # Most operations pass their input's labels on: by the id of those that an activation has had, the labels.
         self._attached: dict[int, Tensor] = {}
+        # A layer that runs again labels its result with the same tensor: by the id of its channels, that and those.
+        self._spread: dict[tuple[int, int, int], tuple[Tensor, Tensor]] = {}
 
     def at(self, name: str, axis: int, reads: bool = False) -> Int[Tensor, " position"]:
         """Labels of a weight's axis; new ones when they are first asked for."""
@@ -138,6 +140,13 @@ class ChannelLabels:
             self.touch(labels)
             self._attached[id(labels)] = labels
         tensor._channel_labels = labels  # type: ignore[attr-defined]
+
+    def along(self, channels: Int[Tensor, " channel"], axis: int, ndim: int) -> Tensor:
+        """Labels that vary along one axis only."""
+        key = (id(channels), axis, ndim)
+        if key not in self._spread:
+            self._spread[key] = channels.reshape([1] * axis + [-1] + [1] * (ndim - axis - 1)), channels
+        return self._spread[key][0]
 
     def link(self, a: Tensor, b: Tensor, reason: str = "is combined with what stays") -> None:
         """These move together, element by element; what is linked with FIXED stays, for the reason given."""

@@ -245,7 +245,7 @@ def _groups(network: str, labels: ChannelLabels, aliases: Mapping[str, Sequence[
     groups: list[ChannelGroup] = []
     fixed: list[Fixed] = []
     for entries in np.split(order, np.flatnonzero(np.diff(kind[order])) + 1):
-        size, why = len(np.unique(owner[entries])), reason[owner[entries[0]]]
+        size, why = 1 + int(np.count_nonzero(np.diff(owner[entries]))), reason[owner[entries[0]]]
         if size == 1 or why:
             rows = zip(*np.unique(place[entries], return_counts=True), strict=True)
             # A scale of length 1 has nothing to move.
