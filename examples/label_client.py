@@ -132,8 +132,10 @@ def main() -> int:
     parser.add_argument("--merge", action="store_true", help="merge the bundle's sources on these labels first")
     arguments = parser.parse_args()
     client = LabelClient(arguments.url)
-    labels = {stem(file): file for file in sorted(arguments.labels.iterdir())}
-    images = {stem(file): file for file in sorted(arguments.images.iterdir())}
+    labels, images = (
+        {stem(file): file for file in sorted(folder.iterdir()) if file.name.lower().endswith(SUFFIXES)}
+        for folder in (arguments.labels, arguments.images)
+    )
     for name, file in images.items():
         client.put_image(file, name)
         if name in labels:
