@@ -52,8 +52,9 @@ def test_the_whole_way_leaves_what_it_promises(merged: Path) -> None:
         low, high = stage["interval"]
         assert 0 <= low <= stage["dice"] <= high <= 1
         assert set(stage["labels"]) == {"front", "tail"}
-    few, all_ = (metrics["stages"][name]["parameters_trained"] for name in ("merged", "fine_tuned"))
-    assert few < 0.02 * all_
+    # Coefficients and residuals learn first, then all weights once more.
+    first, both = (metrics["stages"][name]["parameters_trained"] for name in ("merged", "fine_tuned"))
+    assert first < 0.51 * both
     names = ("whole_hippocampus", "reconstruction")
     files = {name: BUNDLE / "models" / f"{name}.safetensors" for name in names}
     assert metrics["sources"] == {name: Source.from_file(path).sha256 for name, path in files.items()}
