@@ -81,7 +81,7 @@ class MedMergeApp(MONAILabelApp):
         image = request.get("image")
         known = not isinstance(image, str) or Path(image).exists() or self.datastore().get_image_uri(image)
         if request.get("model") in self.inferences and not known:
-            raise not_found(f"There is no image {image!r}")
+            raise not_found(f"There is no image {Path(str(image)).name!r}")
         with explained():
             return super().infer(request, datastore)
 
