@@ -190,7 +190,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     warnings.filterwarnings("ignore")
     finders = {n: find for n, (find, package) in FINDERS.items() if not package or importlib.util.find_spec(package)}
-    print(f"{'network':22}" + "".join(f"{name:30}" for name in finders) + "matched by weights")
+    print(f"{'network':22}" + "".join(f"{name:32}" for name in finders) + "matched by weights")
     ratios: dict[str, list[tuple[float, str]]] = {}
     failures: list[str] = []
     for name in arguments.only:
@@ -202,7 +202,7 @@ def main() -> None:
             for tool, find in finders.items()
         }
         matched = matching_time(network, other, image)
-        print(f"{name:22}" + "".join(f"{c!s:30}" for c in cells.values()) + matched, flush=True)
+        print(f"{name:22}" + "".join(f"{c!s:32}" for c in cells.values()) + matched, flush=True)
         for tool, found in cells.items():
             failures += [f"{tool}: {name}, {found.failure}"] if found.failure else []
             if tool not in ("ours", "ours, checked") and found.groups:
