@@ -48,16 +48,17 @@ class _Child:
             try:
                 process.stdin.write(json.dumps({**request, "length": len(stream)}).encode() + b"\n" + stream)
                 process.stdin.flush()
-                line = process.stdout.readline()
-                if not line:
-                    return None
-                answer = json.loads(line)
+                answer = json.loads(process.stdout.readline())
                 data = process.stdout.read(answer["length"])
-                return (answer, data) if len(data) == answer["length"] else None
+                if len(data) == answer["length"]:
+                    return answer, data
             except (BrokenPipeError, ValueError):
-                return None
+                pass
             finally:
                 timer.cancel()
+            # Its pipes close before it can be waited for: a child that failed once must not be asked again.
+            self.stop()
+            return None
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self.process is not None and self.owner == os.getpid() and self.process.poll() is None:
@@ -80,6 +81,7 @@ class _Child:
         if self.process is not None and self.owner == os.getpid():
             self.process.kill()
             self.process.wait()
+            self.process = None
 
 
 _child = _Child()
