@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from monai_medmerge.errors import SettingError
+from monai_medmerge.errors import DatasetError, SettingError
 
 # The weights that training through MONAI Label writes; a bundle's own are left alone.
 TRAINED = "model_label.pt"
@@ -60,6 +61,34 @@ def class_names(metadata: Mapping[str, Any]) -> list[str]:
     """
     channels = _output(metadata).get("channel_def", {})
     return [channels[number] for number in sorted(channels, key=int)]
+
+
+def target_classes(dataset_dir: str | os.PathLike[str], bundle: str | os.PathLike[str]) -> list[str]:
+    """Names of the classes that a training is to tell apart.
+
+    Args:
+        dataset_dir: folder whose `dataset.json` names them in `class_names`. MONAI Label has images and labels of its
+            own, and no such file.
+        bundle: folder whose `metadata.json` names them otherwise.
+
+    Raises:
+        DatasetError: `dataset.json` has no `class_names`.
+        SettingError: neither file is there.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     _ = Path(folder, "dataset.json").write_text('{"class_names": ["none", "cyst"]}')
+        ...     target_classes(folder, "a bundle")
+        ['none', 'cyst']
+    """
+    datalist = Path(dataset_dir, "dataset.json")
+    if not datalist.is_file():
+        return class_names(read_metadata(Path(bundle)))
+    named = json.loads(datalist.read_text(encoding="utf-8")).get("class_names")
+    if not isinstance(named, list) or not named:
+        raise DatasetError("a list `class_names`", repr(named), datalist.name)
+    return [str(name) for name in named]
 
 
 def weights_files(bundle: Path) -> list[Path]:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from monai.config import KeysCollection
+from monai.transforms import MapTransform
 
 from monai_medmerge.errors import DatasetError
 
@@ -41,3 +44,32 @@ def class_number(path: Path, classes: Sequence[str]) -> int:
     if isinstance(named, int) and not isinstance(named, bool) and 0 <= named < len(classes):
         return named
     raise DatasetError(expected, repr(named), path.name)
+
+
+class ReadClassd(MapTransform):
+    """Read the classes of images where MONAI Label gives the paths of submitted labels.
+
+    Args:
+        keys: of the labels: paths as `class_number` reads them, or numbers, which stay.
+        class_names: names of the classes.
+        allow_missing_keys: skip keys that a dictionary lacks.
+
+    Raises:
+        DatasetError: from a call, for a file that names no class.
+
+    Example:
+        >>> ReadClassd("label", ["none", "cyst"])({"label": 1})
+        {'label': 1}
+    """
+
+    def __init__(self, keys: KeysCollection, class_names: Sequence[str], allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.class_names = list(class_names)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Replace the labels."""
+        result = dict(data)
+        for key in self.key_iterator(result):
+            if isinstance(result[key], str):
+                result[key] = class_number(Path(result[key]), self.class_names)
+        return result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Sequence
 from typing import Any
@@ -83,7 +84,8 @@ class UncertaintyScoring(ScoringMethod):
         return disagreement(answers) if self.members else entropy(answers[0])
 
     def _answer(self, path: str, device: str, weights: str) -> Tensor:
-        data: Any = {"image": path, "image_path": path, "device": device, "model_filename": weights, "logging": "ERROR"}
+        data: Any = copy.deepcopy(self.task.config())
+        data |= {"image": path, "image_path": path, "device": device, "model_filename": weights, "logging": "ERROR"}
         data = self.task.run_pre_transforms(data, self.task.pre_transforms(data))
         data = self.task.run_inferer(data, device=device)
         return probabilities(torch.as_tensor(data[self.task.output_label_key]))
