@@ -15,6 +15,7 @@ from label_client import LabelClient, stem
 from transforms.phantoms import voxels, write_series
 
 CASES = 6
+OURS = Path(__file__).parents[2] / "bundles"
 
 
 @pytest.fixture(scope="session")
@@ -66,15 +67,21 @@ def served(
     volumes: tuple[dict[str, Path], dict[str, Path]],
     series: Path,
 ) -> Iterator[LabelClient]:
-    """A server of our app with two bundles; its studies are the volumes and, as `mr`, the DICOM series."""
+    """A server of our app with small bundles and ours; its studies are the volumes and, as `mr`, the series."""
     folder = tmp_path_factory.mktemp("served")
     studies = folder / "studies"
     studies.mkdir()
     for file in volumes[0].values():
         shutil.copy(file, studies)
     shutil.copytree(series, studies / "mr.series")
-    command = ["-m", "monai_medmerge.label", "--bundle", str(bundles["blocks"]), "--bundle", str(bundles["kinds"])]
-    command += ["--studies", str(studies), "--folder", str(folder / "app")]
+    command = ["-m", "monai_medmerge.label", "--studies", str(studies), "--folder", str(folder / "app")]
+    for bundle in (
+        bundles["blocks"],
+        bundles["kinds"],
+        OURS / "medmerge_segmentation",
+        OURS / "medmerge_classification",
+    ):
+        command += ["--bundle", str(bundle)]
     with serving(command, folder) as client:
         yield client
 
