@@ -26,10 +26,11 @@ import torch
 
 from benchmarks.transfer.batches import plain
 from benchmarks.transfer.methods import METHODS, Run, f1, train
-from benchmarks.transfer.targets import TARGETS, Target, load
+from benchmarks.transfer.targets import RELATED, TARGETS, Target, load
 from monai_medmerge.bundle import write_json
 from monai_medmerge.evaluation import macro_f1, predict
 
+ALL = {**TARGETS, **RELATED}
 RATES = (3e-4, 1e-3, 3e-3)
 BUDGETS = (30, 60, 120, 240, 0)
 CHOICE = {"labels": 120, "seed": 100}
@@ -95,9 +96,9 @@ def result(target: Target, labels: int, seed: int, method: str, rate: float) -> 
     before, after = train(method, run)
     seconds = time.monotonic() - start
     parts = load(target)
-    probabilities, truth = predict(before, plain(parts.test, 256))
+    probabilities, truth = predict(before, plain(*parts.test, 256))
     earlier = probabilities.argmax(1)
-    later = predict(after, plain(parts.test, 256))[0].argmax(1)
+    later = predict(after, plain(*parts.test, 256))[0].argmax(1)
     return {
         "target": target.name, "labels": labels, "seed": seed, "method": method, "rate": rate,
         "validation": round(f1(after, parts.validation), 5),
@@ -127,7 +128,7 @@ def main() -> None:
     """Run what is asked for and not there yet."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("outputs/transfer"))
-    parser.add_argument("--targets", nargs="+", choices=TARGETS, default=list(TARGETS))
+    parser.add_argument("--targets", nargs="+", choices=ALL, metavar="TARGET", default=list(TARGETS))
     parser.add_argument("--methods", nargs="+", choices=METHODS, metavar="METHOD", default=list(METHODS))
     parser.add_argument("--budgets", type=int, nargs="+", default=list(BUDGETS), help="labels; 0 is all")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
@@ -146,7 +147,7 @@ def main() -> None:
     for seed, name, labels, method in itertools.product(
         arguments.seeds, arguments.targets, arguments.budgets, arguments.methods
     ):
-        target = TARGETS[name]
+        target = ALL[name]
         case = {"target": name, "labels": labels, "seed": seed, "method": method}
         if not applies(method, target) or runs.get(**case):
             continue

@@ -9,8 +9,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
-from benchmarks.transfer.targets import Images
-
 BATCH = 16
 
 
@@ -18,35 +16,31 @@ class Batches:
     """Shuffled, augmented batches; every pass over them is `steps` long, however many images there are.
 
     Args:
-        labelled: images and labels.
+        images: standardised, (case, channel, height, width).
+        labels: class numbers.
         steps: batches of a pass.
         seed: of order and augmentation; each pass draws anew.
     """
 
-    def __init__(self, labelled: Images, steps: int, seed: int) -> None:
-        self.labelled, self.steps = labelled, steps
+    def __init__(self, images: Tensor, labels: Tensor, steps: int, seed: int) -> None:
+        self.images, self.labels, self.steps = images, labels, steps
         self.generator = torch.Generator().manual_seed(seed)
 
     def __len__(self) -> int:
         return self.steps
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
-        count = len(self.labelled.labels)
+        count = len(self.labels)
         wanted = self.steps * BATCH
         orders = [torch.randperm(count, generator=self.generator) for _ in range(math.ceil(wanted / count))]
         for index in torch.cat(orders)[:wanted].split(BATCH):
-            yield {
-                "image": augmented(self.labelled.images[index], self.generator),
-                "label": self.labelled.labels[index],
-            }
+            yield {"image": augmented(self.images[index], self.generator), "label": self.labels[index]}
 
 
-def plain(labelled: Images, size: int = 64) -> list[dict[str, Tensor]]:
+def plain(images: Tensor, labels: Tensor, size: int = 64) -> list[dict[str, Tensor]]:
     """All images once, as they are."""
-    return [
-        {"image": image, "label": label}
-        for image, label in zip(labelled.images.split(size), labelled.labels.split(size), strict=True)
-    ]
+    parts = zip(images.split(size), labels.split(size), strict=True)
+    return [{"image": image, "label": label} for image, label in parts]
 
 
 def augmented(images: Tensor, generator: torch.Generator) -> Tensor:

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from benchmarks.transfer.batches import Batches, plain
-from benchmarks.transfer.targets import HEAD, SOURCES, Images, Target, load
+from benchmarks.transfer.targets import HEAD, Images, Target, all_source_names, load
 from monai_medmerge import Source, align, fold, merge, recalibrate
 from monai_medmerge.engines import CoefficientTrainer, FineTuner, LinearProbeTrainer
 from monai_medmerge.evaluation import macro_f1, predict
@@ -66,8 +66,8 @@ ALIGNMENTS = ("weights", "activations")
 CONTROLS = ("random", "anchor")
 METHODS = (
     "scratch",
-    *(f"ft:{name}" for name in SOURCES),
-    *(f"lpft:{name}" for name in SOURCES),
+    *(f"ft:{name}" for name in all_source_names()),
+    *(f"lpft:{name}" for name in all_source_names()),
     "ensemble",
     *(f"{name}{suffix}" for name in RIVALS for suffix in ("", ":random")),
     *(f"{name}{suffix}" for name in LEARNINGS for suffix in ("", *(f":{c}" for c in (*CONTROLS, *ALIGNMENTS)))),
@@ -102,11 +102,14 @@ class Run:
 
     @property
     def plain(self) -> list[dict[str, torch.Tensor]]:
-        """The labelled images without augmentation; a thousand are enough to recalibrate and to rank on."""
-        return plain(Images(*(part[:1000] for part in self.labelled)))
+        """The labelled images without augmentation; a thousand of them are enough to recalibrate and to rank on."""
+        # Sets come sorted by class: the first thousand would be of one.
+        order = torch.randperm(len(self.labelled.labels), generator=torch.Generator().manual_seed(self.seed))
+        chosen = order[:1000].sort().values
+        return plain(*(part[chosen] for part in self.labelled))
 
     def _train(self, kind: Callable[..., Any], network: nn.Module, epochs: int, phase: int, **options: Any) -> None:
-        batches = Batches(self.labelled, STEPS, seed=1000 * self.seed + phase)
+        batches = Batches(*self.labelled, STEPS, seed=1000 * self.seed + phase)
         trainer = kind(network, batches, epochs, nn.CrossEntropyLoss(), device="cpu", **options)
         self.trained[kind.__name__] = sum(parameter.numel() for parameter in trainer.parameters)
         trainer.run()
@@ -217,5 +220,5 @@ def _fisher(network: nn.Module, source: Source, run: Run) -> dict[str, torch.Ten
 
 def f1(network: nn.Module, images: Images) -> float:
     """Macro F1 of a network."""
-    probabilities, labels = predict(network, plain(images, 256))
+    probabilities, labels = predict(network, plain(*images, 256))
     return macro_f1(probabilities.argmax(1).numpy(), labels.numpy(), probabilities.shape[1])

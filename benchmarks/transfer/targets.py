@@ -14,6 +14,7 @@ from monai.networks.nets import ResNet
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from benchmarks.transfer.related import related_source
 from monai_medmerge import Source
 from monai_medmerge.bundle import label_budget
 from monai_medmerge.sources import adapt
@@ -39,6 +40,8 @@ class Parts(NamedTuple):
     training: Images
     validation: Images
     test: Images
+    shared: tuple[Images, ...] = ()
+    """Of the target's own sources."""
 
 
 @dataclass(frozen=True)
@@ -50,23 +53,40 @@ class Target:
         file: under MEDMERGE_DATA.
         channels: of its images.
         excluded: a source trained on the same images, which must not take part.
+        related: classes that each of its own sources tells apart, if it has such; they take the shipped sources' place,
+            and each is trained on a share of the training patients that then are no part of the target.
+        ancestor: the shipped source that training of its own sources starts from; random weights of a seed each if
+            empty.
     """
 
     name: str
     file: str
     channels: int = 1
     excluded: str = ""
+    related: tuple[tuple[int, ...], ...] = ()
+    ancestor: str = ""
 
     @property
     def source_names(self) -> tuple[str, ...]:
         """Those that have not seen its images."""
+        if self.related:
+            return tuple(f"{self.name}_{''.join(map(str, classes))}" for classes in self.related)
         return tuple(name for name in SOURCES if name != self.excluded)
 
     @property
     def sources(self) -> list[Source]:
         """The same, loaded and adapted to its channels."""
-        loaded = [Source.from_file(MODELS / f"{name}.safetensors") for name in self.source_names]
-        return [adapt(self.network(), source) for source in loaded]
+        if self.related:
+            return [self._related(n) for n in range(len(self.related))]
+        return [adapt(self.network(), shipped(name)) for name in self.source_names]
+
+    def _related(self, number: int) -> Source:
+        classes, part = self.related[number], load(self).shared[number]
+        labels = torch.tensor([classes.index(label) for label in part.labels.tolist()])
+        torch.manual_seed(number)
+        network = build(len(classes), self.channels)
+        ancestor = shipped(self.ancestor) if self.ancestor else None
+        return related_source(self.source_names[number], network, part.images, labels, ancestor, number)
 
     @property
     def classes(self) -> int:
@@ -102,6 +122,28 @@ TARGETS = {
         Target("kermany", "classification_64/kermany_chest_xray_64.npz", excluded="chest_xray"),
     )
 }
+"""Targets for the shipped sources."""
+KERMANY, BRAIN = TARGETS["kermany"].file, TARGETS["brain_mri"].file
+RELATED = {
+    target.name: target
+    for target in (
+        Target("kermany_kin", KERMANY, related=((0, 1), (0, 2)), ancestor="natural"),
+        Target("brain_kin", BRAIN, related=((0, 1), (2, 3)), ancestor="natural"),
+        Target("kermany_strangers", KERMANY, related=((0, 1), (0, 2))),
+        Target("brain_strangers", BRAIN, related=((0, 1), (2, 3))),
+    )
+}
+"""Targets with sources that each know part of them: kin grew from one ancestor, strangers from seeds of their own."""
+
+
+def all_source_names() -> tuple[str, ...]:
+    """Of every target."""
+    return (*SOURCES, *(name for target in RELATED.values() for name in target.source_names))
+
+
+def shipped(name: str) -> Source:
+    """A source of the classification bundle."""
+    return Source.from_file(MODELS / f"{name}.safetensors")
 
 
 @lru_cache(maxsize=1)
@@ -114,8 +156,24 @@ def load(target: Target) -> Parts:
         images, labels, test = data["images"], data["labels"], data["split"] == "test"
         groups = data["group"] if "group" in data else np.arange(len(labels))
         held_out = ~test & np.isin(groups, _first_groups(groups[~test]))
-        masks = (~test & ~held_out, held_out, test)
-        return Parts(*(_prepared(images[mask], labels[mask]) for mask in masks))
+        training, shared = ~test & ~held_out, []
+        if target.related:
+            share = _shares(groups, training, len(target.related))
+            shared = [(share == n) & np.isin(labels, classes) for n, classes in enumerate(target.related)]
+            training &= share == len(target.related)
+        masks = (training, held_out, test)
+        return Parts(
+            *(_prepared(images[mask], labels[mask]) for mask in masks),
+            shared=tuple(_prepared(images[mask], labels[mask]) for mask in shared),
+        )
+
+
+def _shares(groups: np.ndarray, training: np.ndarray, sources: int) -> np.ndarray:
+    """For every training image the number of the source whose patients it is of, or one more: the target's; else -1."""
+    names, inverse = np.unique(groups[training], return_inverse=True)
+    share = np.full(len(groups), -1)
+    share[training] = (np.random.default_rng(1).permutation(len(names)) % (sources + 1))[inverse]
+    return share
 
 
 def _first_groups(groups: np.ndarray) -> np.ndarray:

@@ -1,0 +1,47 @@
+"""Sources that know part of a target: each tells some of its classes apart, on images of other patients.
+
+They are trained here when they are first needed, the same from the same seed, and kept under `outputs/`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from benchmarks.transfer.batches import Batches
+from monai_medmerge import Source
+from monai_medmerge.bundle import save_weights
+from monai_medmerge.engines import FineTuner
+from monai_medmerge.sources.ranking import load_into
+
+KEPT = Path(__file__).parents[2] / "outputs" / "transfer_sources"
+EPOCHS, STEPS, RATE = 40, 30, 1e-3
+
+
+def related_source(
+    name: str, network: nn.Module, images: torch.Tensor, labels: torch.Tensor, ancestor: Source | None, seed: int
+) -> Source:
+    """A source for the classes of these images.
+
+    Args:
+        name: of the source, no other's.
+        network: with one output per class, at random.
+        images: standardised.
+        labels: numbers from 0.
+        ancestor: what training starts from; the network's random weights if None.
+        seed: of order and augmentation.
+    """
+    path = KEPT / f"{name}.pt"
+    if not path.exists():
+        if ancestor is not None:
+            body = {key: value for key, value in ancestor.tensors.items() if not key.startswith("fc.")}
+            network = load_into(network, Source(ancestor.name, body))
+        tuner = FineTuner(
+            network, Batches(images, labels, STEPS, seed), EPOCHS, nn.CrossEntropyLoss(), RATE, device="cpu"
+        )
+        tuner.run()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_weights(path, network)
+    return Source.from_file(path, name=name)
