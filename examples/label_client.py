@@ -3,7 +3,8 @@
     make label-server                                   # in another terminal
     python examples/label_client.py --model medmerge_segmentation --images IMAGES --labels LABELS --output ANSWERS
 
-Every image whose name has a label is uploaded with it; the server trains on them; the other images are answered.
+Every image whose name has a label is uploaded with it; the server trains on them; the other images are answered. On
+MONAI Label's own app add `--weights model_final.pt`, or the answers are those from before the training.
 """
 
 from __future__ import annotations
@@ -130,6 +131,9 @@ def main() -> int:
     parser.add_argument("--output", required=True, type=Path, help="folder for the answers")
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--merge", action="store_true", help="merge the bundle's sources on these labels first")
+    parser.add_argument(
+        "--weights", help="file in the bundle's models/ to answer with; the server chooses unless given"
+    )
     arguments = parser.parse_args()
     client = LabelClient(arguments.url)
     labels, images = (
@@ -141,22 +145,27 @@ def main() -> int:
         if name in labels:
             client.put_label(name, labels[name])
     print(f"{len(images)} images, {len(images.keys() & labels.keys())} with a label; training")
-    client.train(arguments.model, max_epochs=arguments.epochs, merge=arguments.merge)
+    merging: dict[str, Any] = {}
+    if arguments.merge:
+        # Our app has an option for it; on MONAI Label's own it is another run of the bundle's train.json.
+        known = client.info()["trainers"][arguments.model]["config"]
+        merging = {"merge": True} if "merge" in known else {"run_id": "merge"}
+    client.train(arguments.model, max_epochs=arguments.epochs, **merging)
     ended = client.wait()
     if ended["status"] != "DONE":
         print("\n".join(ended["details"]), file=sys.stderr)
         return 1
     info = client.info()
-    losses = info["train_stats"][arguments.model]["loss"]
-    print(f"Mean loss {losses[0]:.4f} in the first epoch, {losses[-1]:.4f} in the last")
+    if losses := info["train_stats"][arguments.model].get("loss"):
+        print(f"Mean loss {losses[0]:.4f} in the first epoch, {losses[-1]:.4f} in the last")
+    params = {"model_filename": arguments.weights} if arguments.weights else {}
     arguments.output.mkdir(parents=True, exist_ok=True)
     for name in images.keys() - labels.keys():
         if info["models"][arguments.model]["type"] == "classification":
-            print(name, client.classify(arguments.model, name))
+            print(name, client.classify(arguments.model, name, **params))
         else:
-            (arguments.output / f"{name}.nii.gz").write_bytes(
-                client.infer(arguments.model, name, result_extension=".nii.gz")
-            )
+            labels = client.infer(arguments.model, name, result_extension=".nii.gz", **params)
+            (arguments.output / f"{name}.nii.gz").write_bytes(labels)
     return 0
 
 

@@ -42,7 +42,8 @@ class TrainingRecord:
     def _see(self, engine: Engine) -> None:
         output: Any = engine.state.output
         # MONAI splits an output into the items of its batch, unless a trainer is told not to; each has the loss of all.
-        self._epoch.append(float((output[0] if isinstance(output, list) else output)["loss"]))
+        loss = (output[0] if isinstance(output, list) else output)["loss"]
+        self._epoch.append(torch.as_tensor(loss).item())
 
     def note(self, engine: Engine) -> None:
         """Write the losses so far, and tell the last."""

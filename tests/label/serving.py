@@ -14,7 +14,10 @@ from urllib.error import URLError
 
 from label_client import LabelClient
 
-START = 120
+# Seconds. A loaded machine takes many times as long as an idle one.
+START = 300
+ANSWER = 300
+PORTS = 3
 
 
 @contextmanager
@@ -25,31 +28,41 @@ def serving(command: list[str], folder: Path) -> Iterator[LabelClient]:
         command: arguments of this Python that start it, without host and port.
         folder: for its log.
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    server, client = _start(command, folder)
+    try:
+        yield client
+    finally:
+        _end(server)
+
+
+def _start(command: list[str], folder: Path) -> tuple[subprocess.Popen[bytes], LabelClient]:
     # Scores are computed when a test asks, not whenever the server has nothing else to do.
     environment = {**os.environ, "MONAI_LABEL_AUTO_UPDATE_SCORING": "false"}
     # Series of a DICOM study are folders; Label's store of local images takes what has one of these endings.
     environment["MONAI_LABEL_DATASTORE_FILE_EXT"] = '["*.nii.gz", "*.nii", "*.png", "*.series"]'
     log = folder / "server.log"
-    with log.open("wb") as output:
+    for _ in range(PORTS):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
         arguments = [sys.executable, "-W", "ignore", *command, "--host", "127.0.0.1", "--port", str(port)]
-        server = subprocess.Popen(arguments, stdout=output, stderr=subprocess.STDOUT, env=environment, cwd=folder)
+        with log.open("wb") as output:
+            server = subprocess.Popen(arguments, stdout=output, stderr=subprocess.STDOUT, env=environment, cwd=folder)
+        client = LabelClient(f"http://127.0.0.1:{port}", timeout=ANSWER)
         try:
-            client = LabelClient(f"http://127.0.0.1:{port}", timeout=120)
-            _wait(server, client, log)
-            yield client
-        finally:
-            server.terminate()
-            try:
-                server.wait(timeout=20)
-            except subprocess.TimeoutExpired:
-                server.kill()
-                server.wait()
+            if _answers(server, client):
+                return server, client
+        except BaseException:
+            _end(server)
+            raise
+        _end(server)
+        # Another process may have taken the port before the server did.
+        if "address already in use" not in log.read_text(errors="replace"):
+            break
+    raise RuntimeError("The server did not start:\n" + log.read_text(errors="replace")[-4000:])
 
 
-def _wait(server: subprocess.Popen[bytes], client: LabelClient, log: Path) -> None:
+def _answers(server: subprocess.Popen[bytes], client: LabelClient) -> bool:
     end = time.monotonic() + START
     while time.monotonic() < end and server.poll() is None:
         try:
@@ -57,5 +70,14 @@ def _wait(server: subprocess.Popen[bytes], client: LabelClient, log: Path) -> No
         except URLError:
             time.sleep(0.2)
         else:
-            return
-    raise RuntimeError("The server did not start:\n" + log.read_text(errors="replace")[-4000:])
+            return server.poll() is None
+    return False
+
+
+def _end(server: subprocess.Popen[bytes]) -> None:
+    server.terminate()
+    try:
+        server.wait(timeout=20)
+    except subprocess.TimeoutExpired:
+        server.kill()
+        server.wait()

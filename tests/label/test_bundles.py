@@ -12,8 +12,8 @@ from monai.data import MetaTensor
 from monai.transforms import Compose, Spacingd
 
 from monai_medmerge import DatasetError, SettingError
-from monai_medmerge.label.bundles import class_names, read_metadata, task_type, weights_files
-from monai_medmerge.label.labels import class_number
+from monai_medmerge.label.bundles import class_names, read_metadata, target_classes, task_type, weights_files
+from monai_medmerge.label.labels import ReadClassd, class_number
 from monai_medmerge.label.path_safe import PathSafe, path_safe
 from monai_medmerge.label.stand_ins import FILES, install
 
@@ -64,6 +64,25 @@ def test_other_content_is_no_class(tmp_path: Path, text: str) -> None:
     file.write_text(text)
     with pytest.raises(DatasetError, match=r"a\.json: expected .*dark, bright"):
         class_number(file, KINDS)
+
+
+def test_class_is_read_where_the_label_is_a_path(tmp_path: Path) -> None:
+    file = tmp_path / "a.json"
+    file.write_text('{"label": "bright"}')
+    read = ReadClassd("label", KINDS)
+    assert [read({"image": "a.png", "label": label})["label"] for label in (str(file), 1, 0)] == [1, 1, 0]
+    with pytest.raises(DatasetError, match=r"b\.json"):
+        read({"label": str(tmp_path / "b.json")})
+
+
+def test_classes_are_the_datasets_or_else_the_bundles(bundles: dict[str, Path], tmp_path: Path) -> None:
+    assert target_classes(tmp_path, bundles["kinds"]) == KINDS
+    file = tmp_path / "dataset.json"
+    file.write_text('{"class_names": ["cyst", "benign"]}')
+    assert target_classes(tmp_path, bundles["kinds"]) == ["cyst", "benign"]
+    file.write_text('{"training": []}')
+    with pytest.raises(DatasetError, match=r"dataset\.json: expected a list `class_names`"):
+        target_classes(tmp_path, bundles["kinds"])
 
 
 def test_bundle_tells_its_task_and_weights(bundles: dict[str, Path], tmp_path: Path) -> None:

@@ -68,3 +68,8 @@ def test_segmentation_is_merged_on_submitted_labels(served: LabelClient, app_fol
     assert (app_folder / "medmerge_segmentation" / "models" / "model_label.pt").is_file()
     name, file = next(iter(images.items()))
     assert read(served.infer("medmerge_segmentation", name))[0].shape == nibabel.load(file).shape
+
+
+def test_images_are_scored_with_our_network(served: LabelClient) -> None:
+    assert served.score("medmerge_segmentation_entropy")["executed"] > 0
+    assert 0 < served.next_image("medmerge_segmentation_entropy")["weight"] < 1

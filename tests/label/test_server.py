@@ -193,7 +193,7 @@ def test_cancelled_training_leaves_server_and_weights(served: LabelClient, app_f
     file = app_folder / "blocks" / "models" / "model_label.pt"
     before = file.read_bytes() if file.is_file() else None
     served.train("blocks", max_epochs=100_000)
-    end = time.monotonic() + 100
+    end = time.monotonic() + 300
     while time.monotonic() < end and not any("mean loss" in line for line in served.status().get("details", [])):
         time.sleep(0.2)
     assert served.status()["status"] == "RUNNING"

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from label.own_inference import read
+from label.running_client import run_client
 from label.serving import serving
 from label_client import LabelClient
 from phantom_lesions import CLASS_NAMES, write_phantoms
@@ -176,6 +177,14 @@ def test_segmentation_is_merged_on_submitted_labels(segmenting: LabelClient, app
     name = next(iter(volumes[0]))
     after, _ = read(segmenting.infer(SEGMENTATION, name, model_filename=LAST))
     assert (after != read(segmenting.infer(SEGMENTATION, name))[0]).any()
+
+
+def test_client_merges_and_answers(segmenting: LabelClient, app: Path, volumes: Files, tmp_path: Path) -> None:
+    run_client(segmenting.url, SEGMENTATION, volumes, tmp_path, "--epochs", "1", "--merge", "--weights", LAST)
+    check_merge(app, SEGMENTATION, {"reconstruction", "whole_hippocampus"})
+    name = next(iter(volumes[0]))
+    answer, _ = read((tmp_path / "output" / f"{name}.nii.gz").read_bytes())
+    np.testing.assert_array_equal(answer, read(segmenting.infer(SEGMENTATION, name, model_filename=LAST))[0])
 
 
 def test_classes_are_the_bundles_own(classifying: LabelClient, lesions: list[tuple[Path, int]], tmp_path: Path) -> None:
