@@ -106,7 +106,7 @@ class Run:
         # Sets come sorted by class: the first thousand would be of one.
         order = torch.randperm(len(self.labelled.labels), generator=torch.Generator().manual_seed(self.seed))
         chosen = order[:1000].sort().values
-        return plain(*(part[chosen] for part in self.labelled))
+        return plain(self.labelled.images[chosen], self.labelled.labels[chosen])
 
     def _train(self, kind: Callable[..., Any], network: nn.Module, epochs: int, phase: int, **options: Any) -> None:
         batches = Batches(*self.labelled, STEPS, seed=1000 * self.seed + phase)

@@ -151,8 +151,11 @@ def load(target: Target) -> Parts:
     """Read and split a target."""
     with np.load(Path(os.environ["MEDMERGE_DATA"], target.file), allow_pickle=False) as data:
         if "split" not in data:
-            splits = ((data[f"{split}_images"], data[f"{split}_labels"].ravel()) for split in ("train", "val", "test"))
-            return Parts(*(_prepared(*split) for split in splits))
+            training, validation, test = (
+                _prepared(data[f"{split}_images"], data[f"{split}_labels"].ravel())
+                for split in ("train", "val", "test")
+            )
+            return Parts(training, validation, test)
         images, labels, test = data["images"], data["labels"], data["split"] == "test"
         groups = data["group"] if "group" in data else np.arange(len(labels))
         held_out = ~test & np.isin(groups, _first_groups(groups[~test]))
@@ -161,11 +164,10 @@ def load(target: Target) -> Parts:
             share = _shares(groups, training, len(target.related))
             shared = [(share == n) & np.isin(labels, classes) for n, classes in enumerate(target.related)]
             training &= share == len(target.related)
-        masks = (training, held_out, test)
-        return Parts(
-            *(_prepared(images[mask], labels[mask]) for mask in masks),
-            shared=tuple(_prepared(images[mask], labels[mask]) for mask in shared),
+        training, validation, test, *own = (
+            _prepared(images[mask], labels[mask]) for mask in (training, held_out, test, *shared)
         )
+        return Parts(training, validation, test, tuple(own))
 
 
 def _shares(groups: np.ndarray, training: np.ndarray, sources: int) -> np.ndarray:

@@ -7,6 +7,7 @@ from monai_medmerge.bundle.distributed import check_ranks_agree, start_distribut
 from monai_medmerge.bundle.history import TrainingHistory
 from monai_medmerge.bundle.inference import ReadableImages, list_images
 from monai_medmerge.bundle.merge_report import MergeReport
+from monai_medmerge.bundle.merging import merge_sources
 from monai_medmerge.bundle.outcome import Outcome
 from monai_medmerge.bundle.outputs import save_weights, whole_file, write_json
 from monai_medmerge.bundle.phases import phase_handlers
@@ -34,6 +35,7 @@ __all__ = [
     "load_volumes",
     "load_weights",
     "log_match",
+    "merge_sources",
     "phase_handlers",
     "prepare_medmnist",
     "rank_sources",

@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ignite.distributed as idist
-from torch import nn
+from torch import Tensor, nn
 
 from monai_medmerge.bundle.history import TrainingHistory
 from monai_medmerge.bundle.outcome import Outcome
@@ -25,10 +25,13 @@ from monai_medmerge.evaluation import (
     source_names,
     write_report,
 )
-from monai_medmerge.networks import coefficients, merge_record
+from monai_medmerge.networks import coefficients, is_merged, merge_record
 from monai_medmerge.networks.copying import copy_network
 from monai_medmerge.sources import Source, match
 from monai_medmerge.sources.ranking import Ranking
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 logger = logging.getLogger(__name__)
 
@@ -75,20 +78,20 @@ class MergeReport:
 
         Args:
             network: the final, plain network.
-            merged: the network it was folded from.
+            merged: the network it was folded from; of another method than MedMerge, a plain one.
             sources: what was merged.
         """
         if not self.enabled or idist.get_rank() > 0:
             return
-        course, tables = self.history.course, coefficients(merged)
-        sizes = {name: tensor.numel() for name, tensor in network.state_dict().items() if name in tables}
-        start = course.start if course is not None and course.start else None
-        frame = contributions(tables, list(merge_record(merged).sources), sizes, start)
+        course = self.history.course
+        # Other methods than MedMerge have no coefficients to show.
+        tables = coefficients(merged) if is_merged(merged) else {}
+        frame = self._contributions(network, merged, tables) if tables else None
         similarity = layer_similarity(merged, self.network, sources, self.batches)
         comparison = self._compare(network)
         gate = None if comparison is None else check(comparison, read_gate(self.gate_file))
         folder = self.outcome.output_dir
-        frames = {"contributions": frame, "similarity": similarity}
+        frames = {"similarity": similarity} | ({"contributions": frame} if frame is not None else {})
         frames |= {"course": course.frame} if course is not None and course.rows else {}
         for name, table in frames.items():
             with whole_file(folder / f"{name}.csv") as part:
@@ -100,7 +103,7 @@ class MergeReport:
             match=match(self.network, sources),
             ranking=self.ranking,
             # With one source there is no share to look at.
-            contributions=frame if len(source_names(frame)) > 1 else None,
+            contributions=frame if frame is not None and len(source_names(frame)) > 1 else None,
             coefficients=tables,
             similarity=similarity,
             course={} if course is None else course.curves,
@@ -117,6 +120,12 @@ class MergeReport:
             logger.info("Gate:\n%s", gate)
         logger.info("Written to %s: report.html, report.json, MODEL_CARD.md, %s", folder.name,
                     ", ".join(f"{name}.csv" for name in frames))  # fmt: skip
+
+    def _contributions(self, network: nn.Module, merged: nn.Module, tables: Mapping[str, Tensor]) -> pd.DataFrame:
+        sizes = {name: tensor.numel() for name, tensor in network.state_dict().items() if name in tables}
+        course = self.history.course
+        start = course.start if course is not None and course.start else None
+        return contributions(tables, list(merge_record(merged).sources), sizes, start)
 
     def _compare(self, candidate: nn.Module) -> Comparison | None:
         if self.reference is None:

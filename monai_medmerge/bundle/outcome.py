@@ -19,7 +19,7 @@ from monai_medmerge.bundle.outputs import save_weights, whole_file, write_json
 from monai_medmerge.engines import PhaseTrainer, weights_sha256
 from monai_medmerge.evaluation import bootstrap_interval, contributions, contributions_plot, macro_f1, predict
 from monai_medmerge.evaluation.document import origin_of
-from monai_medmerge.networks import coefficients, merge_record
+from monai_medmerge.networks import coefficients, is_merged, merge_record
 from monai_medmerge.sources import Source
 
 logger = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ class Outcome:
         self.seconds: dict[str, float] = {}
         self._start = time.monotonic()
 
-    def evaluate(self, stage: str, network: nn.Module, trained: Sequence[PhaseTrainer] = ()) -> None:
+    def evaluate(self, stage: str, network: nn.Module, trained: Sequence[PhaseTrainer | None] = ()) -> None:
         """Measure a network on the test images.
 
         Args:
@@ -72,29 +72,36 @@ class Outcome:
         """Note the seconds that led to a stage, before it is evaluated: that is no part of the method's cost."""
         self.seconds[stage] = round(time.monotonic() - self._start, 3)
 
-    def write(self, network: nn.Module, merged: nn.Module, sources: Sequence[Source] = ()) -> None:
-        """Write `model.pt`, `metrics.json`, `timings.json` and `contributions.png`.
+    def write(
+        self, network: nn.Module, merged: nn.Module, sources: Sequence[Source] = (), method: str = "medmerge"
+    ) -> None:
+        """Write `model.pt`, `metrics.json`, `timings.json` and, where there are coefficients, `contributions.png`.
 
         Args:
             network: the final, plain network.
-            merged: the network it was folded from.
+            merged: the network it was folded from; of another method than MedMerge, a plain one.
             sources: what was merged, for where it came from and what was done to it.
+            method: that merged.
 
         In a distributed run the first rank writes.
         """
         if idist.get_rank() > 0:
             return
-        record = merge_record(merged)
+        record = merge_record(merged) if is_merged(merged) else None
+        hashes = {source.name: source.sha256 for source in sources}
+        if record is not None:
+            hashes = dict(zip(record.sources, record.sha256, strict=True))
+        learned = {"granularity": record.granularity, "constraint": record.constraint} if record else {}
         save_weights(self.output_dir / "model.pt", network)
         write_json(
             self.output_dir / "metrics.json",
             {
                 "stages": self.stages,
                 "class_names": self.class_names,
-                "sources": dict(zip(record.sources, record.sha256, strict=True)),
+                "method": method,
+                "sources": hashes,
                 "provenance": {source.name: origin_of(source) for source in sources},
-                "granularity": record.granularity,
-                "constraint": record.constraint,
+                **learned,
                 "weights_sha256": weights_sha256(network),
                 "seed": self.seed,
                 "versions": {
@@ -106,12 +113,14 @@ class Outcome:
             },
         )
         write_json(self.output_dir / "timings.json", self.seconds)
-        with whole_file(self.output_dir / "contributions.png") as part:
-            contributions_plot(contributions(coefficients(merged), list(record.sources)), part)
-        logger.info("Written to %s: model.pt, metrics.json, timings.json, contributions.png", self.output_dir.name)
+        if record is not None:
+            with whole_file(self.output_dir / "contributions.png") as part:
+                contributions_plot(contributions(coefficients(merged), list(record.sources)), part)
+        written = ["model.pt", "metrics.json", "timings.json", *(["contributions.png"] if record else [])]
+        logger.info("Written to %s: %s", self.output_dir.name, ", ".join(written))
 
 
-def parameters_trained(phases: Sequence[PhaseTrainer]) -> int:
-    """Numbers that any of these phases trained; a phase of no epochs trained none."""
-    ran = [phase for phase in phases if phase.state.max_epochs > 0]
+def parameters_trained(phases: Sequence[PhaseTrainer | None]) -> int:
+    """Numbers that any of these phases trained; a phase of no epochs, or one that is disabled, trained none."""
+    ran = [phase for phase in phases if phase is not None and phase.state.max_epochs > 0]
     return sum({id(parameter): parameter.numel() for phase in ran for parameter in phase.parameters}.values())

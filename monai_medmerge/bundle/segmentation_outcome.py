@@ -42,7 +42,7 @@ class SegmentationOutcome(Outcome):
         super().__init__(output_dir, test_batches, class_names, seed)
         self.inferer = inferer
 
-    def evaluate(self, stage: str, network: nn.Module, trained: Sequence[PhaseTrainer] = ()) -> None:
+    def evaluate(self, stage: str, network: nn.Module, trained: Sequence[PhaseTrainer | None] = ()) -> None:
         """Measure a network on the test volumes: mean Dice over volumes and labels, and of each label.
 
         Args:

@@ -3,7 +3,7 @@
 from monai_medmerge.networks.alignment import align
 from monai_medmerge.networks.batchnorm import image_of, recalibrate
 from monai_medmerge.networks.blend import MergeRecord
-from monai_medmerge.networks.merge import blends, coefficients, fold, merge, merge_record
+from monai_medmerge.networks.merge import blends, coefficients, fold, is_merged, merge, merge_record
 from monai_medmerge.networks.penalty import coefficient_penalty
 from monai_medmerge.networks.permutation import channel_groups
 
@@ -16,6 +16,7 @@ __all__ = [
     "coefficients",
     "fold",
     "image_of",
+    "is_merged",
     "merge",
     "merge_record",
     "recalibrate",

@@ -184,6 +184,21 @@ def blends(merged: nn.Module) -> Iterator[tuple[str, nn.Module, str, KernelBlend
         raise SettingError("a network made by merge", f"a {type(merged).__name__} with nothing merged", "network")
 
 
+def is_merged(network: nn.Module) -> bool:
+    """Whether a network comes from `merge` and has not been folded.
+
+    Example:
+        >>> network = nn.Linear(2, 2)
+        >>> is_merged(network), is_merged(merge(network, [Source.from_network(network, "a")]))
+        (False, True)
+    """
+    try:
+        next(blends(network))
+    except SettingError:
+        return False
+    return True
+
+
 def merge_record(merged: nn.Module) -> MergeRecord:
     """What a merged network was made of.
 
