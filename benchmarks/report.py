@@ -41,6 +41,15 @@ class Results:
     scores: dict[Cell, dict[str, dict[int, np.ndarray]]] = field(default_factory=lambda: defaultdict(dict))
     facts: dict[tuple[Cell, str, int], dict[str, Any]] = field(default_factory=dict)
 
+    def only(self, targets: list[str] | None, budgets: list[int] | None) -> Results:
+        """Some of the cells; None means all."""
+        wanted = {
+            cell: methods
+            for cell, methods in self.scores.items()
+            if (targets is None or cell[0] in targets) and (budgets is None or cell[1] in budgets)
+        }
+        return Results(wanted, self.facts)
+
     def cells(self, methods: list[str]) -> dict[Cell, list[int]]:
         """Cells that all methods have, with the seeds that all have."""
         common = {
@@ -194,16 +203,19 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("benchmarks/results/transfer"))
     parser.add_argument("--output", type=Path, help="folder for transfer.png; none is drawn if not given")
     parser.add_argument("--methods", nargs="+", help="all that have the most cells if not given")
+    parser.add_argument("--targets", nargs="+", help="all if not given")
+    parser.add_argument("--budgets", type=int, nargs="+", help="numbers of labels, 0 for all labelled images")
+    parser.add_argument("--name", default="transfer", help="of the plot's file")
     parser.add_argument("--against", nargs="+", default=list(PICKED.values()), help="what methods are compared with")
     arguments = parser.parse_args()
     for stage, title in (("after", "After fine-tuning"), ("before", "Before it")):
-        results = read(arguments.runs, stage)
+        results = read(arguments.runs, stage).only(arguments.targets, arguments.budgets)
         methods = arguments.methods or _with_most_cells(results)
         against = arguments.against
         methods = [*against, *(method for method in methods if method not in against)]
         print(f"### {title}\n\n{table(results, methods, against, stage)}\n\n{by_target(results, methods)}\n")
         if stage == "after" and arguments.output:
-            plot(results, methods, against[-1], arguments.output / "transfer.png")
+            plot(results, methods, against[-1], arguments.output / f"{arguments.name}.png")
 
 
 def _with_most_cells(results: Results) -> list[str]:

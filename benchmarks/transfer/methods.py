@@ -35,11 +35,13 @@ class Learning:
         options: of `merge`.
         epochs: of learning, taken from those of fine-tuning.
         rate: of the coefficients.
+        pull: of fine-tuning, back to the merged weights.
     """
 
     options: dict[str, Any] = field(default_factory=lambda: {"constraint": "free"})
     epochs: int = 8
     rate: float = 2e-2
+    pull: float = 0.0
 
 
 LEARNINGS = {
@@ -125,9 +127,9 @@ class Run:
         self._train(CoefficientTrainer, merged, learning.epochs, 1, **rates)
         return recalibrate(fold(merged), self.plain)
 
-    def finetune(self, network: nn.Module, epochs: int) -> nn.Module:
+    def finetune(self, network: nn.Module, epochs: int, pull: float = 0.0) -> nn.Module:
         """Train everything."""
-        self._train(FineTuner, network, epochs, 2, learning_rate=self.rate)
+        self._train(FineTuner, network, epochs, 2, learning_rate=self.rate, pull=pull)
         return network
 
 
@@ -150,13 +152,17 @@ def train(name: str, run: Run) -> Networks:
         return Ensemble([before for before, _ in members]), Ensemble([after for _, after in members])
     sources = _changed(network, run.sources(), detail, run)
     if kind in LEARNINGS:
-        learning = LEARNINGS[kind]
-        merged = recalibrate(merge(network, sources, exclude=HEAD, **learning.options), run.plain)
-        learned = run.learn(run.probe(merged), learning)
-        run_left = EPOCHS - PROBE_EPOCHS - learning.epochs
-        return learned, run.finetune(_copy(learned, run), run_left)
+        return train_merged(network, sources, run, LEARNINGS[kind])
     merged = run.probe(recalibrate(_rival(kind, network, sources, run), run.plain))
     return merged, run.finetune(_copy(merged, run), EPOCHS - PROBE_EPOCHS)
+
+
+def train_merged(network: nn.Module, sources: Sequence[Source], run: Run, learning: Learning) -> Networks:
+    """MedMerge: probe, coefficients, fine-tuning."""
+    merged = recalibrate(merge(network, sources, exclude=HEAD, **learning.options), run.plain)
+    learned = run.learn(run.probe(merged), learning)
+    left = EPOCHS - PROBE_EPOCHS - learning.epochs
+    return learned, run.finetune(_copy(learned, run), left, learning.pull)
 
 
 def _copy(network: nn.Module, run: Run) -> nn.Module:
