@@ -8,8 +8,10 @@ from functools import partial
 from typing import Any
 
 import torch
+from ignite.engine import Engine, Events
 from torch import nn
 from torch.nn.functional import cross_entropy
+from torch.optim.swa_utils import AveragedModel
 
 from benchmarks.transfer.batches import Batches, plain
 from benchmarks.transfer.targets import HEAD, Images, Target, all_source_names, load
@@ -36,12 +38,22 @@ class Learning:
         epochs: of learning, taken from those of fine-tuning.
         rate: of the coefficients.
         pull: of fine-tuning, back to the merged weights.
+        probe_epochs: of the head alone, before.
+        layer_decay: of the rate of fine-tuning, from each stage of the network to the one before it.
+        averaged: epochs at the end of fine-tuning whose weights are averaged.
+        alignment: of the sources, by `weights` or `activations`, or empty.
+        alone: without the further sources, for comparison.
     """
 
     options: dict[str, Any] = field(default_factory=lambda: {"constraint": "free"})
     epochs: int = 8
     rate: float = 2e-2
     pull: float = 0.0
+    probe_epochs: int = PROBE_EPOCHS
+    layer_decay: float = 1.0
+    averaged: int = 0
+    alignment: str = ""
+    alone: bool = False
 
 
 LEARNINGS = {
@@ -116,9 +128,9 @@ class Run:
         self.trained[kind.__name__] = sum(parameter.numel() for parameter in trainer.parameters)
         trainer.run()
 
-    def probe(self, network: nn.Module) -> nn.Module:
+    def probe(self, network: nn.Module, epochs: int = PROBE_EPOCHS) -> nn.Module:
         """Fit the head alone."""
-        self._train(LinearProbeTrainer, network, PROBE_EPOCHS, 0, head=HEAD, learning_rate=1e-2)
+        self._train(LinearProbeTrainer, network, epochs, 0, head=HEAD, learning_rate=1e-2)
         return network
 
     def learn(self, merged: nn.Module, learning: Learning) -> nn.Module:
@@ -127,10 +139,26 @@ class Run:
         self._train(CoefficientTrainer, merged, learning.epochs, 1, **rates)
         return recalibrate(fold(merged), self.plain)
 
-    def finetune(self, network: nn.Module, epochs: int, pull: float = 0.0) -> nn.Module:
-        """Train everything."""
-        self._train(FineTuner, network, epochs, 2, learning_rate=self.rate, pull=pull)
-        return network
+    def finetune(self, network: nn.Module, epochs: int, averaged: int = 0, **options: Any) -> nn.Module:
+        """Train everything; end with the mean of the weights after each of the last epochs, if that is asked for."""
+        mean = AveragedModel(network, use_buffers=True)
+        handlers = [_Averaging(mean, epochs - averaged)] if averaged else None
+        self._train(FineTuner, network, epochs, 2, learning_rate=self.rate, train_handlers=handlers, **options)
+        return mean.module if averaged else network
+
+
+class _Averaging:
+    """Take the weights at the end of every epoch after the first `skipped` into a mean."""
+
+    def __init__(self, mean: AveragedModel, skipped: int) -> None:
+        self.mean, self.skipped = mean, skipped
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+
+    def __call__(self, engine: Any) -> None:
+        if engine.state.epoch > self.skipped:
+            self.mean.update_parameters(engine.network)
 
 
 Networks = tuple[nn.Module, nn.Module]
@@ -159,10 +187,12 @@ def train(name: str, run: Run) -> Networks:
 
 def train_merged(network: nn.Module, sources: Sequence[Source], run: Run, learning: Learning) -> Networks:
     """MedMerge: probe, coefficients, fine-tuning."""
+    sources = sources[:1] if learning.alone else _changed(network, list(sources), learning.alignment, run)
     merged = recalibrate(merge(network, sources, exclude=HEAD, **learning.options), run.plain)
-    learned = run.learn(run.probe(merged), learning)
-    left = EPOCHS - PROBE_EPOCHS - learning.epochs
-    return learned, run.finetune(_copy(learned, run), left, learning.pull)
+    learned = run.learn(run.probe(merged, learning.probe_epochs), learning)
+    left = EPOCHS - learning.probe_epochs - learning.epochs
+    options = {"pull": learning.pull, "layer_decay": learning.layer_decay}
+    return learned, run.finetune(_copy(learned, run), left, learning.averaged, **options)
 
 
 def _copy(network: nn.Module, run: Run) -> nn.Module:

@@ -24,16 +24,29 @@ from benchmarks.transfer.methods import Learning, Run, f1, train_merged
 from benchmarks.transfer.targets import load
 
 FREE = {"constraint": "free"}
+ANCHOR = {**FREE, "start": "anchor"}
 RECIPES = {
     "free, 8 epochs": Learning(),
     "free, 3 epochs": Learning(epochs=3),
     "free, 12 epochs": Learning(epochs=12),
     "free, rate 0.005": Learning(rate=5e-3),
     "softmax, 8 epochs": Learning({"constraint": "softmax"}),
-    "from anchor, 8 epochs": Learning({**FREE, "start": "anchor"}),
+    "from anchor, 8 epochs": Learning(ANCHOR),
     "with weights, 8 epochs": Learning({**FREE, "residual": True}),
     "with weights, all 15 epochs": Learning({**FREE, "residual": True}, epochs=15),
     "free, 3 epochs, then pulled to the merged weights": Learning(epochs=3, pull=1e-2),
+    "anchor alone, no coefficients": Learning(epochs=0, alone=True),
+    "from anchor, 3 epochs": Learning(ANCHOR, epochs=3),
+    "from anchor, 12 epochs": Learning(ANCHOR, epochs=12),
+    "from anchor, with weights, all 15 epochs": Learning({**ANCHOR, "residual": True}, epochs=15),
+    "from anchor, with weights and head, all 20 epochs": Learning(
+        {**ANCHOR, "residual": True}, epochs=20, probe_epochs=0
+    ),
+    "from anchor, head with coefficients": Learning(ANCHOR, probe_epochs=0),
+    "from anchor, aligned by activations": Learning(ANCHOR, alignment="activations"),
+    "from anchor, then pulled to the merged weights": Learning(ANCHOR, pull=1e-2),
+    "from anchor, rates of earlier stages lower": Learning(ANCHOR, layer_decay=0.7),
+    "from anchor, last 4 epochs averaged": Learning(ANCHOR, averaged=4),
 }
 USUAL = "free, 8 epochs"
 RATE = 1e-3

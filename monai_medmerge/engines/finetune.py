@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from monai_medmerge.engines.phase import PhaseTrainer, trainable
+from monai_medmerge.engines.phase import ParameterGroup, PhaseTrainer, trainable
 
 
 class FineTuner(PhaseTrainer):
@@ -22,6 +22,8 @@ class FineTuner(PhaseTrainer):
         loss_function: of (prediction, label).
         learning_rate: of all weights.
         pull: strength of the pull back to the start (L2-SP, arXiv:1802.01483); 0 for none.
+        layer_decay: what the rate falls by from each child of the network to the one before it, the last child having
+            the whole rate (arXiv:1801.06146, section 3.2); 1 for the same rate everywhere.
         kwargs: further arguments of `PhaseTrainer`.
 
     Raises:
@@ -45,6 +47,7 @@ class FineTuner(PhaseTrainer):
         loss_function: Callable[..., Tensor],
         learning_rate: float = 1e-3,
         pull: float = 0.0,
+        layer_decay: float = 1.0,
         **kwargs: Any,
     ) -> None:
         if pull:
@@ -58,13 +61,25 @@ class FineTuner(PhaseTrainer):
 
         super().__init__(
             network=network,
-            groups=trainable(network, learning_rate),
+            groups=_by_child(network, learning_rate, layer_decay),
             train_data_loader=train_data_loader,
             max_epochs=max_epochs,
             loss_function=loss_function,
             facts={"start_sha256": weights_sha256(network), "pull": pull},
             **kwargs,
         )
+
+
+def _by_child(network: nn.Module, rate: float, decay: float) -> list[ParameterGroup]:
+    """A group of parameters for each child that has any, the last with the whole rate; one group if rates are equal."""
+    if decay == 1:
+        return trainable(network, rate)
+    # A parameter that children share is trained as the first one's.
+    left = {id(p): p for p in network.parameters() if p.requires_grad}
+    children = [[left.pop(id(p)) for p in child.parameters() if id(p) in left] for child in network.children()]
+    children = [parameters for parameters in children if parameters]
+    groups = [{"params": parameters, "lr": rate * decay**n} for n, parameters in enumerate(reversed(children))]
+    return [*groups, {"params": list(left.values()), "lr": rate}] if left else groups
 
 
 def weights_sha256(network: nn.Module) -> str:
