@@ -137,3 +137,13 @@ def test_coefficient_learning_leaves_the_sources_alone() -> None:
 def test_nothing_to_train_is_an_error() -> None:
     with pytest.raises(SettingError, match="trainable"):
         LinearProbeTrainer(build(VARIANT, 0), [], 1, nn.CrossEntropyLoss(), head=["nothing.*"])
+
+
+def test_rates_of_earlier_stages_are_lower() -> None:
+    network = build(VARIANT, 0)
+    tuner = FineTuner(network, [], 1, nn.CrossEntropyLoss(), learning_rate=0.1, layer_decay=0.5, device="cpu")
+    rates = {id(p): group["lr"] for group in tuner.optimizer.param_groups for p in group["params"]}
+    assert set(rates) == {id(p) for p in network.parameters()}
+    stages = [child for child in network.children() if list(child.parameters())]
+    for n, stage in enumerate(reversed(stages)):
+        assert {rates[id(p)] for p in stage.parameters()} == {0.1 * 0.5**n}
