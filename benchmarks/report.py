@@ -15,6 +15,7 @@ import argparse
 import json
 from collections import defaultdict
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -87,13 +88,10 @@ def read(folder: Path, stage: str) -> Results:
     for line in map(json.loads, (folder / "runs.jsonl").read_text().splitlines()):
         labels = truth[line["target"]]
         classes = int(labels.max()) + 1
-        rng = np.random.default_rng(_number(line["target"]))
-        weights = rng.multinomial(len(labels), np.full(len(labels), 1 / len(labels)), size=SAMPLES)
-        weights = np.concatenate([np.ones((1, len(labels))), weights])
         # What others are compared with is always fine-tuned.
         predicted = line["after" if line["method"].partition(":")[0] in PICKED else stage]
         entries = labels * classes + np.array(list(map(int, predicted)))
-        counts = weights @ np.eye(classes**2)[entries]
+        counts = _draws(line["target"], len(labels)) @ np.eye(classes**2)[entries]
         cell = (line["target"], line["labels"])
         results.scores[cell].setdefault(line["method"], {})[line["seed"]] = f1_of_counts(
             counts.reshape(-1, classes, classes)
@@ -101,6 +99,14 @@ def read(folder: Path, stage: str) -> Results:
         results.facts[cell, line["method"], line["seed"]] = line
     _pick(results)
     return results
+
+
+@cache
+def _draws(target: str, cases: int) -> np.ndarray:
+    """(1 + draws, cases) how often each test case is drawn; first, each once."""
+    rng = np.random.default_rng(_number(target))
+    drawn = rng.multinomial(cases, np.full(cases, 1 / cases), size=SAMPLES)
+    return np.concatenate([np.ones((1, cases)), drawn])
 
 
 def _pick(results: Results) -> None:

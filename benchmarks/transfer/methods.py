@@ -43,6 +43,7 @@ class Learning:
         averaged: epochs at the end of fine-tuning whose weights are averaged.
         alignment: of the sources, by `weights` or `activations`, or empty.
         alone: without the further sources, for comparison.
+        tried: starts: the uniform average and every source; the one whose probe is best on validation images is taken.
     """
 
     options: dict[str, Any] = field(default_factory=lambda: {"constraint": "free"})
@@ -54,6 +55,7 @@ class Learning:
     averaged: int = 0
     alignment: str = ""
     alone: bool = False
+    tried: bool = False
 
 
 LEARNINGS = {
@@ -188,11 +190,26 @@ def train(name: str, run: Run) -> Networks:
 def train_merged(network: nn.Module, sources: Sequence[Source], run: Run, learning: Learning) -> Networks:
     """MedMerge: probe, coefficients, fine-tuning."""
     sources = sources[:1] if learning.alone else _changed(network, list(sources), learning.alignment, run)
-    merged = recalibrate(merge(network, sources, exclude=HEAD, **learning.options), run.plain)
+    options = dict(learning.options)
+    if learning.tried:
+        sources, options["start"] = _best_start(network, sources, run)
+    merged = recalibrate(merge(network, sources, exclude=HEAD, **options), run.plain)
     learned = run.learn(run.probe(merged, learning.probe_epochs), learning)
     left = EPOCHS - learning.probe_epochs - learning.epochs
-    options = {"pull": learning.pull, "layer_decay": learning.layer_decay}
-    return learned, run.finetune(_copy(learned, run), left, learning.averaged, **options)
+    rates = {"pull": learning.pull, "layer_decay": learning.layer_decay}
+    return learned, run.finetune(_copy(learned, run), left, learning.averaged, **rates)
+
+
+def _best_start(network: nn.Module, sources: Sequence[Source], run: Run) -> tuple[list[Source], str]:
+    """The sources, anchor first, and where their coefficients start: what FT and LP-FT choose their source on."""
+
+    def score(ordered: Sequence[Source], start: str) -> float:
+        merged = merge(network, ordered, exclude=HEAD, constraint="free", start=start)
+        return f1(run.probe(recalibrate(fold(merged), run.plain)), load(run.target).validation)
+
+    starts = [(list(sources), "uniform")]
+    starts += [([anchor, *(s for s in sources if s is not anchor)], "anchor") for anchor in sources]
+    return max(starts, key=lambda start: score(*start))
 
 
 def _copy(network: nn.Module, run: Run) -> nn.Module:
