@@ -16,6 +16,7 @@ from torch.optim.swa_utils import AveragedModel
 from benchmarks.transfer.batches import Batches, plain
 from benchmarks.transfer.targets import HEAD, Images, Target, all_source_names, load
 from monai_medmerge import Source, align, fold, merge, recalibrate
+from monai_medmerge.bundle import best_start
 from monai_medmerge.engines import CoefficientTrainer, FineTuner, LinearProbeTrainer
 from monai_medmerge.evaluation import macro_f1, predict
 from monai_medmerge.methods import Ensemble, fisher_diagonal, gram_matrices, merge_with
@@ -43,7 +44,8 @@ class Learning:
         averaged: epochs at the end of fine-tuning whose weights are averaged.
         alignment: of the sources, by `weights` or `activations`, or empty.
         alone: without the further sources, for comparison.
-        tried: starts: the uniform average and every source; the one whose probe is best on validation images is taken.
+        chosen: a start among the uniform average and every source: `probe` by a linear probe's macro F1 on validation
+            images, `rank` by `best_start` on the labelled ones, empty for what the options say.
     """
 
     options: dict[str, Any] = field(default_factory=lambda: {"constraint": "free"})
@@ -55,7 +57,7 @@ class Learning:
     averaged: int = 0
     alignment: str = ""
     alone: bool = False
-    tried: bool = False
+    chosen: str = ""
 
 
 LEARNINGS = {
@@ -191,8 +193,10 @@ def train_merged(network: nn.Module, sources: Sequence[Source], run: Run, learni
     """MedMerge: probe, coefficients, fine-tuning."""
     sources = sources[:1] if learning.alone else _changed(network, list(sources), learning.alignment, run)
     options = dict(learning.options)
-    if learning.tried:
-        sources, options["start"] = _best_start(network, sources, run)
+    if learning.chosen == "probe":
+        options["start"], options["anchor"] = _best_probe(network, sources, run)
+    if learning.chosen == "rank":
+        options["start"], options["anchor"] = best_start(network, sources, run.plain, HEAD, run.seed)
     merged = recalibrate(merge(network, sources, exclude=HEAD, **options), run.plain)
     learned = run.learn(run.probe(merged, learning.probe_epochs), learning)
     left = EPOCHS - learning.probe_epochs - learning.epochs
@@ -200,16 +204,14 @@ def train_merged(network: nn.Module, sources: Sequence[Source], run: Run, learni
     return learned, run.finetune(_copy(learned, run), left, learning.averaged, **rates)
 
 
-def _best_start(network: nn.Module, sources: Sequence[Source], run: Run) -> tuple[list[Source], str]:
-    """The sources, anchor first, and where their coefficients start: what FT and LP-FT choose their source on."""
+def _best_probe(network: nn.Module, sources: Sequence[Source], run: Run) -> tuple[str, int]:
+    """Start and anchor by the images that FT and LP-FT choose their source on."""
 
-    def score(ordered: Sequence[Source], start: str) -> float:
-        merged = merge(network, ordered, exclude=HEAD, constraint="free", start=start)
+    def score(start: str, anchor: int) -> float:
+        merged = merge(network, sources, exclude=HEAD, constraint="free", start=start, anchor=anchor)
         return f1(run.probe(recalibrate(fold(merged), run.plain)), load(run.target).validation)
 
-    starts = [(list(sources), "uniform")]
-    starts += [([anchor, *(s for s in sources if s is not anchor)], "anchor") for anchor in sources]
-    return max(starts, key=lambda start: score(*start))
+    return max([("uniform", 0), *(("anchor", n) for n in range(len(sources)))], key=lambda start: score(*start))
 
 
 def _copy(network: nn.Module, run: Run) -> nn.Module:

@@ -47,8 +47,13 @@ RECIPES = {
     "from anchor, then pulled to the merged weights": Learning(ANCHOR, pull=1e-2),
     "from anchor, rates of earlier stages lower": Learning(ANCHOR, layer_decay=0.7),
     "from anchor, last 4 epochs averaged": Learning(ANCHOR, averaged=4),
-    "from best start, 8 epochs": Learning(tried=True),
-    "from best start, with weights, all 15 epochs": Learning({**FREE, "residual": True}, epochs=15, tried=True),
+    "from best start, 8 epochs": Learning(chosen="probe"),
+    "from best start, with weights, all 15 epochs": Learning({**FREE, "residual": True}, epochs=15, chosen="probe"),
+    "from best ranked start, 8 epochs": Learning(chosen="rank"),
+    "from best ranked start, 3 epochs": Learning(epochs=3, chosen="rank"),
+    "from best ranked start, with weights, all 15 epochs": Learning(
+        {**FREE, "residual": True}, epochs=15, chosen="rank"
+    ),
 }
 USUAL = "free, 8 epochs"
 RATE = 1e-3

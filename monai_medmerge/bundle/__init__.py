@@ -14,6 +14,7 @@ from monai_medmerge.bundle.phases import phase_handlers
 from monai_medmerge.bundle.ranking import choose_sources, rank_sources
 from monai_medmerge.bundle.segmentation_outcome import SegmentationOutcome, volume_dice
 from monai_medmerge.bundle.site_data import load_cases
+from monai_medmerge.bundle.starts import best_start, choose_start
 from monai_medmerge.bundle.verification import read_gate, verify
 from monai_medmerge.bundle.volumes import list_volumes, load_volumes
 from monai_medmerge.bundle.weights import load_weights, log_match
@@ -25,8 +26,10 @@ __all__ = [
     "SegmentationOutcome",
     "TrainingHistory",
     "align_sources",
+    "best_start",
     "check_ranks_agree",
     "choose_sources",
+    "choose_start",
     "label_budget",
     "list_images",
     "list_volumes",
