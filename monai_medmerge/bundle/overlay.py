@@ -16,7 +16,7 @@ from torch import nn
 
 from monai_medmerge.bundle.outputs import save_weights, whole_file, write_json
 from monai_medmerge.bundle.overlay_checkpoints import plain_network, redirect_savers, set_aside_loaders
-from monai_medmerge.bundle.overlay_config import find_trainer, running_workflow, when_made
+from monai_medmerge.bundle.overlay_config import calling_workflow, find_trainer, when_made
 from monai_medmerge.bundle.overlay_merge import MergedStart, MergeOptions, merged_start
 from monai_medmerge.engines import weights_sha256
 from monai_medmerge.errors import SettingError
@@ -68,16 +68,22 @@ class Overlay:
         self.start: MergedStart | None = None
 
     def install(self) -> None:
-        """Called by `initialize`: arrange for the merge before the configuration's trainer runs.
+        """Called by `initialize`, or before the run: arrange for the merge before the configuration's trainer runs.
 
         Raises:
-            SettingError: the configuration has no trainer that can be found.
+            SettingError: the configuration has no trainer that can be found, or its folder is not known.
         """
-        workflow = running_workflow()
+        if self.installed:
+            return
+        workflow = calling_workflow()
+        if workflow is None:
+            raise SettingError("a run of python -m monai.bundle run", "another caller", "medmerge::install")
         parser = workflow.parser
         self.trainer_id = find_trainer(parser, workflow.run_id, self.trainer_id)
         if self.output_dir is None:
             root = workflow.config_root_path
+            if root.resolve() == OVERLAY_FILE.parent:
+                raise SettingError("a file of your bundle first, as its folder is the bundle's", "ours", "config_file")
             self.output_dir = (root.parent if root.name == "configs" else root) / "medmerge"
         resolver = parser.ref_resolver
         # `initialize` may have made the trainer already, to set its log level.
@@ -89,13 +95,11 @@ class Overlay:
         self.installed = True
 
     def finish(self) -> None:
-        """Called by `finalize`: an overlay that has merged nothing is an error, as it would pass for a success.
+        """Called after the run: an overlay that has merged nothing is an error, as it would pass for a success.
 
         Raises:
-            SettingError: it was not installed, or its trainer did not run.
+            SettingError: its trainer did not run.
         """
-        if not self.installed:
-            raise SettingError("medmerge.json as the last of the config files", "an `initialize` without it", "overlay")
         if self.start is None:
             raise SettingError(f"a run of @{self.trainer_id}", "another; name yours: --medmerge::trainer_id", "overlay")
 

@@ -64,24 +64,33 @@ class MergedStart:
 
     Args:
         network: plain, folded, recalibrated; a copy, the trainer's own network is untouched.
-        sources: as they were merged: adapted, aligned.
+        read: the sources as they were read.
+        sources: the same as they were merged: adapted, aligned.
         coefficients: tensor name to (source, kernel).
         losses: mean loss of each coefficient epoch, where the iteration reports one.
     """
 
     network: nn.Module
+    read: list[Source]
     sources: list[Source]
     coefficients: dict[str, Tensor]
     losses: list[float] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
-        """What was merged, in plain types: sources, their mean shares, what stayed the network's own."""
+        """What was merged, in plain types: sources, how they were aligned, mean shares, what stayed the network's."""
         together = torch.cat([table.flatten(1) for table in self.coefficients.values()], dim=1)
-        sources = zip(self.sources, together.mean(1), strict=True)
+        sources = zip(self.read, self.sources, together.mean(1), strict=True)
         return {
             "sources": [
-                {"name": s.name, "file": s.provenance.get("file"), "sha256": s.sha256, "mean_coefficient": share.item()}
-                for s, share in sources
+                {
+                    "name": read.name,
+                    "file": read.provenance.get("file"),
+                    "sha256": read.sha256,
+                    "mean_coefficient": share.item(),
+                    "adaptations": list(merged.provenance.get("adaptations", ())),
+                    "alignment": merged.provenance.get("alignment"),
+                }
+                for read, merged, share in sources
             ],
             "coefficients": together.shape[1],
             "coefficient_losses": self.losses,
@@ -104,7 +113,7 @@ def merged_start(trainer: Any, sources: Sequence[Source], options: MergeOptions)
         IncompatibleSourcesError: a source does not fit.
         SettingError: the trainer's iteration takes its network or optimizer from elsewhere than from its engine.
     """
-    plain = plain_network(trainer.network)
+    plain, read = plain_network(trainer.network), list(sources)
     with preserved(vars(trainer), leave=[plain, trainer.network]):
         if options.adapt:
             sources = [adapt(plain, source) for source in sources]
@@ -122,7 +131,7 @@ def merged_start(trainer: Any, sources: Sequence[Source], options: MergeOptions)
         if not _is_one_source(table):
             recalibrate(_Replay(folded, calls := _Calls(iteration)), calls)
             _share(folded)
-    return MergedStart(folded, list(sources), table, losses)
+    return MergedStart(folded, read, list(sources), table, losses)
 
 
 class _Iteration:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from monai.bundle import ConfigWorkflow, ReferenceResolver
 from monai.transforms import Randomizable
 from torch import Tensor, nn
 
@@ -69,7 +70,8 @@ def _reachable_states(roots: list[Any], leave: Sequence[nn.Module]) -> Iterator[
             waiting.extend(_parts(found))
 
 
-_LEAVES = (str, bytes, int, float, Tensor, np.ndarray, type, types.ModuleType)
+# A configuration's resolver knows every object there is, also those that take no part in the iteration.
+_LEAVES = (str, bytes, int, float, Tensor, np.ndarray, type, types.ModuleType, ConfigWorkflow, ReferenceResolver)
 
 
 def _state_of(found: Any) -> Undo | None:
@@ -96,9 +98,11 @@ def _parts(found: Any) -> Iterator[object]:
         yield from found
     elif isinstance(found, functools.partial):
         yield from (found.func, found.args, found.keywords)
+    elif isinstance(found, types.MethodType | types.BuiltinMethodType):
+        yield found.__self__
+        yield getattr(found, "__func__", None)
     else:
-        yield getattr(found, "__self__", None)
-        for cell in getattr(found, "__closure__", None) or ():
+        for cell in (found.__closure__ or ()) if isinstance(found, types.FunctionType) else ():
             try:
                 yield cell.cell_contents
             except ValueError:  # a cell that nothing has filled yet

@@ -152,6 +152,40 @@ def test_one_source_is_their_own_fine_tuning_from_it(bundle: Bundle) -> None:
     assert same(bundle.merge(bundle.sources[::-1], **all_on_one), expected)
 
 
+@pytest.mark.parametrize("order", ["first", "between", "folder", "own ids"])
+def test_wherever_the_overlay_stands_it_merges(bundle: Bundle, order: str) -> None:
+    """Another file may replace `initialize`, `run` and `finalize`, in whole; the overlay hangs on none of them."""
+    shutil.copy(OVERLAY_FILE, bundle.root)
+    overlay = bundle.root / "medmerge.json"
+    later = overriding(
+        bundle.root, initialize=["$monai.utils.set_determinism(seed=4)"], finalize="$print('end')",
+        run=["$import sys", "a note", "$@train#trainer.run()", "$print('after')"],
+    )  # fmt: skip
+    orders = {
+        "first": [overlay, bundle.config],
+        "between": [bundle.config, overlay, later],
+        "folder": [OVERLAY_FILE, bundle.config],
+        "own ids": [bundle.config, overlay],
+    }
+    options: dict[str, Any] = {"sources": bundle.sources, "coefficient_epochs": 0}
+    files = [str(path) for path in orders[order]]
+    if order == "folder":
+        # The first file's folder counts as the bundle's, and ours is no place for results.
+        with pytest.raises(ValueError, match="your bundle first"):
+            run_bundle(config_file=files, **options)
+        return
+    if order == "own ids":
+        own = overriding(bundle.root, begin="$print('begin')", go="$@train#trainer.run()")
+        run_bundle("go", init_id="begin", config_file=[*files, str(own)], **options)
+    else:
+        run_bundle(config_file=files, **options)
+    start = load(bundle.root / "medmerge" / "initialization.pt")
+    sources = [load(source) for source in bundle.sources]
+    for name, _ in bundle.network().named_parameters():
+        torch.testing.assert_close(start[name], (sources[0][name] + sources[1][name]) / 2)
+    assert (bundle.root / "medmerge" / "model.pt").exists()
+
+
 def test_a_head_that_no_source_has_is_the_networks_own(bundle: Bundle) -> None:
     other = bundle.source("other.pt", 4, out_channels=5)
     bundle.merge(other, coefficient_epochs=0)
@@ -270,6 +304,16 @@ def test_alignment_and_adaptation_go_with_it(bundle: Bundle) -> None:
     options = {"medmerge::adapt": True, "medmerge::alignment": "activations"}
     final = bundle.merge([bundle.sources[0], colour], coefficient_epochs=1, **options)
     assert all(bool(torch.isfinite(tensor).all()) for tensor in final.values())
+    anchor, other = json.loads((bundle.root / "medmerge" / "merge.json").read_text())["sources"]
+    assert anchor["alignment"] is None
+    assert not anchor["adaptations"]
+    # The file that was read can be told by its digest, and what was done to it is beside it.
+    assert other["sha256"] == load_sources(colour)[0].sha256
+    assert other["adaptations"]
+    record = other["alignment"]
+    assert (record["by"], record["anchor"]) == ("activations", "s1")
+    assert 0 < record["moved"] <= record["channels"]
+    assert record["similarity_before"] <= record["similarity_after"] <= 1
 
 
 def component(**more: Any) -> dict[str, Any]:
