@@ -96,11 +96,10 @@ def report(folder: Path) -> None:
     for recipe, by_target in gains.items():
         values = [*by_target.values(), np.mean(list(by_target.values()))]
         print(f"| {recipe} | " + " | ".join(f"{value:+.1f}" for value in values) + " |")
-    confirmed = []
+    confirmed, choices = [], [recipe for recipe in gains if recipe != ALONE]
     for left_out in found:
-        chosen = max(
-            gains.keys() - {ALONE}, key=lambda r: float(np.mean([gains[r][t] for t in found if t != left_out]))
-        )
+        others = [target for target in found if target != left_out]
+        chosen = max(choices, key=lambda r: float(np.mean([gains[r][t] for t in others])))
         confirmed.append(gains[chosen][left_out])
         print(f"without {left_out}: {chosen}; there {confirmed[-1]:+.1f}")
     print(f"mean of the choice on the targets left out: {np.mean(confirmed):+.1f} points")
