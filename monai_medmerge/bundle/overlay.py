@@ -15,9 +15,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 from monai_medmerge.bundle.outputs import save_weights, whole_file, write_json
-from monai_medmerge.bundle.overlay_checkpoints import plain_network, redirect_savers, set_aside_loaders
+from monai_medmerge.bundle.overlay_checkpoints import redirect_savers, set_aside_loaders
 from monai_medmerge.bundle.overlay_config import calling_workflow, find_trainer, when_made
 from monai_medmerge.bundle.overlay_merge import MergedStart, MergeOptions, merged_start
+from monai_medmerge.bundle.overlay_network import trained_network
 from monai_medmerge.engines import weights_sha256
 from monai_medmerge.errors import SettingError
 from monai_medmerge.sources import Source, match
@@ -35,6 +36,7 @@ class Overlay:
         sources: checkpoints or bundle folders, or a mapping of names to them; a single one too.
         output_dir: where the start, the final weights and the record go; `medmerge` in the bundle's folder if None.
         trainer_id: of the trainer in the configuration; if None the one that is run, or the usual ids.
+        network_id: of the network to merge; if None the trainer's own, or one of the usual ids.
         overwrite: let the configuration's own savers write where there are checkpoints already. Otherwise they write
             to `output_dir`.
         keep_loaders: let a `CheckpointLoader` of the configuration load over the merged weights. Otherwise it is set
@@ -51,6 +53,7 @@ class Overlay:
         sources: str | Sequence[str] | Mapping[str, str],
         output_dir: str | Path | None = None,
         trainer_id: str | None = None,
+        network_id: str | None = None,
         overwrite: bool = False,
         keep_loaders: bool = False,
         **options: Any,
@@ -62,6 +65,7 @@ class Overlay:
         self.sources = load_sources(sources)
         self.output_dir = None if output_dir is None else Path(output_dir)
         self.trainer_id = trainer_id
+        self.network_id = network_id
         self.overwrite = overwrite
         self.keep_loaders = keep_loaders
         self.installed = False
@@ -108,25 +112,23 @@ class Overlay:
         run: Callable[..., Any] = trainer.run
 
         def run_from_merged(*arguments: Any, **keywords: Any) -> Any:
+            network = trained_network(trainer, resolver.resolved_content, self.network_id)
             if self.start is None:
-                self._begin(trainer, resolver.resolved_content)
+                self._begin(trainer, network, resolver.resolved_content)
             result = run(*arguments, **keywords)
-            self._save("model.pt", trainer)
+            self._save("model.pt", network)
             return result
 
         trainer.run = run_from_merged
 
-    def _begin(self, trainer: Any, objects: Mapping[str, Any]) -> None:
+    def _begin(self, trainer: Any, network: nn.Module, objects: Mapping[str, Any]) -> None:
         _make_heard()
         where = f"@{self.trainer_id}"
-        for name in ("network", "data_loader", "state"):
+        for name in ("data_loader", "state"):
             if not hasattr(trainer, name):
                 raise SettingError(f"a trainer with `{name}`, such as SupervisedTrainer", type(trainer).__name__, where)
-        if not isinstance(trainer.network, nn.Module):
-            raise SettingError("a network in `network`", type(trainer.network).__name__, where)
-        network = plain_network(trainer.network)
         logger.info("Sources and %s:\n%s", where, match(network, self.sources).table(problems_only=True))
-        aside = [] if self.keep_loaders else set_aside_loaders(trainer, objects)
+        aside = [] if self.keep_loaders else set_aside_loaders(trainer, network, objects)
         for loader in aside:
             logger.warning(
                 "Set aside for this run, as it would load over the merged weights: CheckpointLoader %s", loader
@@ -134,10 +136,10 @@ class Overlay:
         moved = {} if self.overwrite else redirect_savers(objects, self._folder)
         for saver, folder in moved.items():
             logger.warning("Checkpoints are there already: saver %s writes to %s", saver, folder)
-        start = merged_start(trainer, self.sources, self.options)
+        start = merged_start(trainer, network, self.sources, self.options)
         network.load_state_dict(start.network.state_dict())
         self.start = start
-        self._save("initialization.pt", trainer)
+        self._save("initialization.pt", network)
         self._record(start, aside, moved)
         self._watch(trainer, network)
 
@@ -165,9 +167,9 @@ class Overlay:
             raise SettingError("an overlay that was installed", "none", "medmerge")
         return self.output_dir
 
-    def _save(self, name: str, trainer: Any) -> None:
+    def _save(self, name: str, network: nn.Module) -> None:
         if idist.get_rank() == 0:
-            save_weights(self._folder / name, plain_network(trainer.network))
+            save_weights(self._folder / name, network)
             logger.info("Wrote %s", self._folder / name)
 
     def _record(self, start: MergedStart, aside: list[str], moved: dict[str, str]) -> None:

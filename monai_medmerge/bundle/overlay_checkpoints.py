@@ -14,41 +14,23 @@ from ignite.handlers import Checkpoint, DiskSaver
 from monai.handlers import CheckpointLoader, CheckpointSaver
 from torch import nn
 
+from monai_medmerge.bundle.overlay_network import plain_network
+
 logger = logging.getLogger(__name__)
 CHECKPOINT_SUFFIXES = {".pt", ".pth", ".ts", ".safetensors", ".onnx"}
 
 
-def plain_network(network: nn.Module) -> nn.Module:
-    """The user's module inside the wrappers of distributed training and of compilation.
+def set_aside_loaders(trainer: Any, network: nn.Module, objects: Mapping[str, Any]) -> list[str]:
+    """Detach every `CheckpointLoader` of a trainer that would load into a network when it starts.
 
     Args:
-        network: as a trainer holds it.
-
-    Example:
-        >>> layer = nn.Linear(1, 1)
-        >>> plain_network(nn.DataParallel(layer)) is layer
-        True
-    """
-    while True:
-        if isinstance(network, nn.DataParallel | nn.parallel.DistributedDataParallel):
-            network = network.module
-        elif isinstance(getattr(network, "_orig_mod", None), nn.Module):
-            network = network._orig_mod  # type: ignore[assignment]
-        else:
-            return network
-
-
-def set_aside_loaders(trainer: Any, objects: Mapping[str, Any]) -> list[str]:
-    """Detach every `CheckpointLoader` of a trainer that would load into its network when it starts.
-
-    Args:
-        trainer: an ignite engine with a `network`.
+        trainer: an ignite engine.
+        network: plain.
         objects: what a configuration has made, by id.
 
     Returns:
         The ids, with the file names, of what was detached; a loader of other objects stays.
     """
-    network = plain_network(trainer.network)
     found = []
     for name, loader in _instances(objects, CheckpointLoader):
         loaded = [plain_network(value) for value in loader.load_dict.values() if isinstance(value, nn.Module)]

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,20 +11,16 @@ import torch
 import torch.distributed as dist
 from ignite.engine import Events
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from monai_medmerge.bundle.alignment import align_sources
-from monai_medmerge.bundle.overlay_checkpoints import plain_network
+from monai_medmerge.bundle.overlay_iteration import Calls, Images, Iteration, Replay, elsewhere
 from monai_medmerge.bundle.overlay_state import preserved
-from monai_medmerge.engines import CoefficientTrainer
-from monai_medmerge.errors import SettingError
+from monai_medmerge.bundle.overlay_stream import given_back
 from monai_medmerge.networks import coefficients, fold, merge, recalibrate
 from monai_medmerge.sources import Source, adapt
 
 logger = logging.getLogger(__name__)
-# What a SupervisedTrainer can be told about one iteration; the user's own trainer says it, ours repeats it.
-PIECES = ("non_blocking", "prepare_batch", "inferer", "amp", "optim_set_to_none", "accumulation_steps",
-          "to_kwargs", "amp_kwargs")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -98,14 +93,16 @@ class MergedStart:
         }
 
 
-def merged_start(trainer: Any, sources: Sequence[Source], options: MergeOptions) -> MergedStart:
+def merged_start(trainer: Any, network: nn.Module, sources: Sequence[Source], options: MergeOptions) -> MergedStart:
     """Learn coefficients with a trainer's own iteration, fold and recalibrate; leave all else as it was.
 
     Batches, loss, inferer, mixed precision and a custom iteration are the trainer's; its handlers, metrics, optimizer
     and network take no part, and random states are put back.
 
     Args:
-        trainer: MONAI's `SupervisedTrainer` or an engine like it: with `network`, `data_loader`, `state.device`.
+        trainer: MONAI's `SupervisedTrainer` or an engine like it: with `data_loader`, `state.device`, and the network
+            in an attribute, such as `network`, or inside of one.
+        network: that the trainer trains, plain.
         sources: one or more; with one, its weights are taken as they are.
         options: how.
 
@@ -113,138 +110,54 @@ def merged_start(trainer: Any, sources: Sequence[Source], options: MergeOptions)
         IncompatibleSourcesError: a source does not fit.
         SettingError: the trainer's iteration takes its network or optimizer from elsewhere than from its engine.
     """
-    plain, read = plain_network(trainer.network), list(sources)
-    with preserved(vars(trainer), leave=[plain, trainer.network]):
+    read = list(sources)
+    with given_back(trainer.data_loader), preserved(vars(trainer), leave=[network]):
         if options.adapt:
-            sources = [adapt(plain, source) for source in sources]
-        iteration = _Iteration(trainer)
+            sources = [adapt(network, source) for source in sources]
+        iteration = Iteration(trainer, network)
         if options.alignment != "none":
-            sources = align_sources(plain, sources, options.alignment, _Images(iteration), options.anchor)
+            sources = align_sources(network, sources, options.alignment, Images(iteration), options.anchor)
         merged = merge(
-            plain, sources, options.granularity, options.constraint, options.start, options.anchor,
+            network, sources, options.granularity, options.constraint, options.start, options.anchor,
             exclude=options.exclude,
         )  # fmt: skip
-        _keep_frozen(plain, merged)
+        _keep_frozen(network, merged)
         losses = _learn(iteration, merged, options) if len(sources) > 1 and options.coefficient_epochs > 0 else []
         table = coefficients(merged)
         folded = fold(merged)
         if not _is_one_source(table):
-            recalibrate(_Replay(folded, calls := _Calls(iteration)), calls)
+            _measure(folded, iteration)
             _share(folded)
     return MergedStart(folded, read, list(sources), table, losses)
 
 
-class _Iteration:
-    """One iteration of the user's trainer, to be run by another engine with another network and optimizer."""
-
-    def __init__(self, trainer: Any) -> None:
-        self.trainer = trainer
-        loader = trainer.data_loader
-        if isinstance(loader, Iterator):
-            raise SettingError("a data loader that can be gone through again", f"a {type(loader).__name__}", "trainer")
-        # A copy has an iterator, and so workers, of its own; those of the training itself then start afresh.
-        self.loader = copy.copy(loader) if isinstance(loader, DataLoader) else loader
-        self.epoch_length: int | None = trainer.state.epoch_length
-        # Ignite has no public name for the function that an engine was made with.
-        process: Callable[..., Any] = trainer._process_function
-        if getattr(process, "__self__", None) is trainer:
-            # A method of the trainer: `self` becomes the engine that runs it, as it has no other network.
-            function = process.__func__  # type: ignore[attr-defined]
-            self.process = lambda engine, batch: function(engine, engine, batch)
-        else:
-            self.process = process
-
-    def engine(self, network: nn.Module, options: MergeOptions, epochs: int) -> CoefficientTrainer:
-        """A coefficient trainer that runs this iteration."""
-        trainer = self.trainer
-        learner = CoefficientTrainer(
-            network, self.loader, epochs, getattr(trainer, "loss_function", _no_loss),
-            options.coefficient_learning_rate, options.head_learning_rate, device=trainer.state.device,
-            epoch_length=self.epoch_length, iteration_update=self.process,
-            find_unused_parameters=getattr(trainer.network, "find_unused_parameters", False),
-            **{name: getattr(trainer, name) for name in PIECES if hasattr(trainer, name)},
-        )  # fmt: skip
-        # What a subclass of a trainer has beyond MONAI's, its own iteration may look for.
-        for name, value in vars(trainer).items():
-            if name not in vars(learner) and name != "run":
-                setattr(learner, name, value)
-        return learner
-
-    def calls(self) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:
-        """What the iteration calls the network with, for every batch of an epoch; nothing is computed."""
-        engine = copy.copy(self.trainer)
-        engine.network = _Probe()
-        engine.optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))])
-        engine.state = copy.copy(self.trainer.state)
-        engine.state.epoch = 1
-        for number, batch in enumerate(self.loader, start=1):
-            engine.state.batch, engine.state.iteration = batch, number
-            try:
-                self.process(engine, batch)
-            except _CalledError as call:
-                yield call.arguments, call.keywords
-            else:
-                raise _elsewhere("network")
-            if number == self.epoch_length:
-                break
+def _measure(folded: nn.Module, iteration: Iteration) -> None:
+    """Measure batch-norm anew; layers that the iteration never runs, such as an encoder's last, stay as they are."""
+    layers = [m for m in folded.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    if not layers:
+        return
+    unused = set(layers)
+    handles = [layer.register_forward_pre_hook(lambda layer, _: unused.discard(layer)) for layer in layers]
+    replay = Replay(folded, calls := Calls(iteration))
+    modes = {module: module.training for module in folded.modules()}
+    with torch.no_grad():
+        replay.eval()(next(iter(calls)))
+    for module, training in modes.items():
+        module.training = training
+    for handle in handles:
+        handle.remove()
+    for layer in unused:
+        layer.track_running_stats = False
+    recalibrate(replay, calls)
+    for layer in unused:
+        layer.track_running_stats = True
 
 
-class _CalledError(Exception):
-    """Ends an iteration where it calls its network; carries what with."""
-
-    def __init__(self, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
-        super().__init__("the network was called")
-        self.arguments = arguments
-        self.keywords = keywords
-
-
-class _Probe(nn.Module):
-    """Stands where the network does and only tells what it is called with."""
-
-    def forward(self, *arguments: Any, **keywords: Any) -> Tensor:
-        raise _CalledError(arguments, keywords)
-
-
-class _Calls:
-    """A batch without content for each call of the network; the call itself is in `pending`."""
-
-    def __init__(self, iteration: _Iteration) -> None:
-        self.iteration = iteration
-        self.pending: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
-
-    def __iter__(self) -> Iterator[Tensor]:
-        for call in self.iteration.calls():
-            self.pending = call
-            yield torch.empty(0)
-
-
-class _Replay(nn.Module):
-    """Calls a network as the training does, whatever its arguments are, where one tensor is all that is passed on."""
-
-    def __init__(self, network: nn.Module, calls: _Calls) -> None:
-        super().__init__()
-        self.network = network
-        self.calls = calls
-
-    def forward(self, _: Tensor) -> Any:
-        arguments, keywords = self.calls.pending
-        return self.network(*arguments, **keywords)
-
-
-class _Images:
-    """The first argument of every call of the network."""
-
-    def __init__(self, iteration: _Iteration) -> None:
-        self.iteration = iteration
-
-    def __iter__(self) -> Iterator[Any]:
-        for arguments, _ in self.iteration.calls():
-            yield arguments[0]
-
-
-def _learn(iteration: _Iteration, merged: nn.Module, options: MergeOptions) -> list[float]:
+def _learn(iteration: Iteration, merged: nn.Module, options: MergeOptions) -> list[float]:
     """Train the coefficients; the mean loss of every epoch."""
-    learner = iteration.engine(merged, options, options.coefficient_epochs)
+    learner = iteration.engine(
+        merged, options.coefficient_epochs, options.coefficient_learning_rate, options.head_learning_rate
+    )
     batches: list[float] = []
     epochs: list[float] = []
 
@@ -265,20 +178,8 @@ def _learn(iteration: _Iteration, merged: nn.Module, options: MergeOptions) -> l
     learner.run()
     # AdamW has a state for what it has stepped.
     if not learner.optimizer.state:
-        raise _elsewhere("network and engine.optimizer")
+        raise elsewhere("network and engine.optimizer")
     return epochs
-
-
-def _elsewhere(what: str) -> SettingError:
-    return SettingError(
-        f"an iteration that takes engine.{what} from the engine it is given",
-        "one that uses others, so that no coefficient could be learned",
-        "iteration_update of the trainer",
-    )
-
-
-def _no_loss(*_: Any) -> Tensor:
-    raise SettingError("a trainer with `loss_function`, or an iteration_update of its own", "neither", "trainer")
 
 
 def _keep_frozen(plain: nn.Module, merged: nn.Module) -> None:

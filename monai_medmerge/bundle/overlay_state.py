@@ -29,7 +29,7 @@ def preserved(*roots: object, leave: Sequence[nn.Module] = ()) -> Iterator[None]
     Args:
         roots: data loaders, iteration functions, losses; the walk goes through attributes, containers, partial
             functions and closures, not into arrays or tensors.
-        leave: modules whose state nothing inside will change; they are not copied.
+        leave: modules whose state nothing inside will change; it is not copied, also where others hold them.
 
     Example:
         >>> with preserved():
@@ -57,13 +57,14 @@ def _global_states() -> Iterator[Undo]:
 def _reachable_states(roots: list[Any], leave: Sequence[nn.Module]) -> Iterator[Undo]:
     # Objects are kept, so that no identity is given to a second one during the walk.
     seen: dict[int, object] = {id(module): module for module in leave}
+    left = {id(tensor) for module in leave for tensor in module.state_dict(keep_vars=True).values()}
     waiting = list(roots)
     while waiting:
         found = waiting.pop()
         if id(found) in seen or found is None or isinstance(found, _LEAVES):
             continue
         seen[id(found)] = found
-        undo = _state_of(found)
+        undo = _state_of(found, left)
         if undo is not None:
             yield undo
         else:
@@ -74,7 +75,7 @@ def _reachable_states(roots: list[Any], leave: Sequence[nn.Module]) -> Iterator[
 _LEAVES = (str, bytes, int, float, Tensor, np.ndarray, type, types.ModuleType, ConfigWorkflow, ReferenceResolver)
 
 
-def _state_of(found: Any) -> Undo | None:
+def _state_of(found: Any, left: set[int]) -> Undo | None:
     if isinstance(found, np.random.RandomState):
         return functools.partial(found.set_state, found.get_state())
     if isinstance(found, np.random.Generator):
@@ -86,7 +87,11 @@ def _state_of(found: Any) -> Undo | None:
     if isinstance(found, torch.amp.GradScaler):
         return functools.partial(found.load_state_dict, found.state_dict())
     if isinstance(found, nn.Module):
-        state = {name: value.clone() for name, value in found.state_dict().items() if isinstance(value, Tensor)}
+        state = {
+            name: value.detach().clone()
+            for name, value in found.state_dict(keep_vars=True).items()
+            if isinstance(value, Tensor) and id(value) not in left
+        }
         return functools.partial(found.load_state_dict, state, strict=False)
     return None
 
