@@ -119,8 +119,11 @@ def _write_truth(path: Path, target: Target) -> None:
 
 
 def applies(method: str, target: Target) -> bool:
-    """Whether a method's own source may be used for a target."""
+    """Whether a method's own source may be used for a target, and the sources are enough for the method."""
     kind, _, source = method.partition(":")
+    if kind == "model_stock" and not target.ancestor and len(target.source_names) < 3:
+        # The anchor is the base, and a single difference has no angle.
+        return False
     return kind not in ("ft", "lpft") or source in target.source_names
 
 

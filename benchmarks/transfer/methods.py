@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 from torch.optim.swa_utils import AveragedModel
 
 from benchmarks.transfer.batches import Batches, plain
-from benchmarks.transfer.targets import HEAD, Images, Target, all_source_names, load
+from benchmarks.transfer.targets import HEAD, Images, Target, all_source_names, load, shipped
 from monai_medmerge import Source, align, fold, merge, recalibrate
 from monai_medmerge.bundle import best_start
 from monai_medmerge.engines import CoefficientTrainer, FineTuner, LinearProbeTrainer
@@ -81,6 +81,8 @@ RIVALS: dict[str, dict[str, Any]] = {
     "regmean": {},
     "greedy_soup": {},
 }
+FROM_BASE = ("task_arithmetic", "ties", "dare", "model_stock")
+"""Of differences from a base: the ancestor where sources have one, else the anchor."""
 ALIGNMENTS = ("weights", "activations")
 CONTROLS = ("random", "anchor")
 METHODS = (
@@ -259,6 +261,8 @@ def _rival(name: str, network: nn.Module, sources: Sequence[Source], run: Run) -
     options = dict(RIVALS[name])
     if name == "slerp":
         sources = sources[:2]
+    if name in FROM_BASE and run.target.ancestor:
+        options["base"] = shipped(run.target.ancestor)
     if name == "fisher":
         options["fishers"] = [_fisher(network, source, run) for source in sources]
     if name == "regmean":
