@@ -182,11 +182,14 @@ class Overlay:
 
 
 def _make_heard() -> None:
-    """Where no configuration of logging says otherwise, the first process prints what the overlay does."""
+    """Where no configuration of logging speaks of this package, the first process tells what the overlay does."""
     package = logging.getLogger("monai_medmerge")
-    if not package.hasHandlers() and idist.get_rank() == 0:
+    if package.level != logging.NOTSET or idist.get_rank() > 0:
+        return
+    package.setLevel(logging.INFO)
+    # A handler of the root may be there all along, as of the first warning of any package.
+    if not package.hasHandlers():
         package.addHandler(logging.StreamHandler(sys.stdout))
-        package.setLevel(logging.INFO)
 
 
 def load_sources(sources: str | Sequence[str] | Mapping[str, str]) -> list[Source]:

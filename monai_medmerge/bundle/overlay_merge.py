@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import torch
@@ -133,24 +134,35 @@ def merged_start(trainer: Any, network: nn.Module, sources: Sequence[Source], op
 
 def _measure(folded: nn.Module, iteration: Iteration) -> None:
     """Measure batch-norm anew; layers that the iteration never runs, such as an encoder's last, stay as they are."""
-    layers = [m for m in folded.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
-    if not layers:
-        return
-    unused = set(layers)
-    handles = [layer.register_forward_pre_hook(lambda layer, _: unused.discard(layer)) for layer in layers]
     replay = Replay(folded, calls := Calls(iteration))
-    modes = {module: module.training for module in folded.modules()}
-    with torch.no_grad():
-        replay.eval()(next(iter(calls)))
-    for module, training in modes.items():
-        module.training = training
-    for handle in handles:
-        handle.remove()
-    for layer in unused:
-        layer.track_running_stats = False
-    recalibrate(replay, calls)
-    for layer in unused:
-        layer.track_running_stats = True
+    idle = _idle(replay, calls)
+    try:
+        # Evaluation uses the running statistics of such a layer all the same; it only is none to be measured.
+        for layer in idle:
+            layer.track_running_stats = False
+        recalibrate(replay, calls)
+    finally:
+        for layer in idle:
+            layer.track_running_stats = True
+
+
+def _idle(replay: Replay, calls: Calls) -> set[_BatchNorm]:
+    """Batch-norm layers with running statistics that one call of the network does not run."""
+    idle = {m for m in replay.modules() if isinstance(m, _BatchNorm) and m.track_running_stats}
+    if not idle:
+        return idle
+    handles = [layer.register_forward_pre_hook(lambda layer, _: idle.discard(layer)) for layer in idle]
+    modes = {module: module.training for module in replay.modules()}
+    try:
+        with torch.no_grad():
+            for batch in islice(calls, 1):
+                replay.eval()(batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+        for module, training in modes.items():
+            module.training = training
+    return idle
 
 
 def _learn(iteration: Iteration, merged: nn.Module, options: MergeOptions) -> list[float]:
