@@ -38,6 +38,7 @@ class Learning:
         options: of `merge`.
         epochs: of learning, taken from those of fine-tuning.
         rate: of the coefficients.
+        head_rate: of the head with them.
         pull: of fine-tuning, back to the merged weights.
         probe_epochs: of the head alone, before.
         layer_decay: of the rate of fine-tuning, from each stage of the network to the one before it.
@@ -51,6 +52,7 @@ class Learning:
     options: dict[str, Any] = field(default_factory=lambda: {"constraint": "free"})
     epochs: int = 8
     rate: float = 2e-2
+    head_rate: float = 1e-3
     pull: float = 0.0
     probe_epochs: int = PROBE_EPOCHS
     layer_decay: float = 1.0
@@ -142,7 +144,11 @@ class Run:
 
     def learn(self, merged: nn.Module, learning: Learning) -> nn.Module:
         """Learn coefficients, and weights with them where there are residuals; fold."""
-        rates = {"learning_rate": learning.rate, "residual_learning_rate": self.rate}
+        rates = {
+            "learning_rate": learning.rate,
+            "head_learning_rate": learning.head_rate,
+            "residual_learning_rate": self.rate,
+        }
         self._train(CoefficientTrainer, merged, learning.epochs, 1, **rates)
         return recalibrate(fold(merged), self.plain)
 

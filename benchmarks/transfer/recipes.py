@@ -56,6 +56,12 @@ RECIPES = {
     "from best ranked start, with weights, all 15 epochs": Learning(
         {**FREE, "residual": True}, epochs=15, chosen="rank"
     ),
+    "from best ranked start, all 15 epochs": Learning(epochs=15, chosen="rank"),
+    "from best ranked start, all 15 epochs, rate 0.05": Learning(epochs=15, rate=5e-2, chosen="rank"),
+    "from best ranked start, all 15 epochs, rates 0.05 and 0.005": Learning(
+        epochs=15, rate=5e-2, head_rate=5e-3, chosen="rank"
+    ),
+    "from best ranked start, all 15 epochs, rate 0.1": Learning(epochs=15, rate=1e-1, chosen="rank"),
 }
 USUAL = "free, 8 epochs"
 RATE = 1e-3
