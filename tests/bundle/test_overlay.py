@@ -7,119 +7,19 @@ import logging
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import monai
 import pytest
 import torch
-from bundle import zoo_bundles
-from ignite.engine import Engine
-from monai.bundle import ConfigParser
+from bundle.overlay_runs import BUNDLES, SAVED, Bundle, check_inference_loads, load, message_of, overriding, same
 from monai.bundle import run as run_bundle
-from torch import Tensor
 
-from monai_medmerge import SettingError
 from monai_medmerge.__main__ import main
 from monai_medmerge.bundle.overlay import OVERLAY_FILE, load_sources
-from monai_medmerge.bundle.overlay_config import find_trainer
 
 REPOSITORY = Path(__file__).parent.parent.parent
-RUN_IDS = {"classification": "training"}
-HANDLERS = {"classification": "handlers"}
-NETWORKS = {"deep_supervision": "network_def"}
-SAVED = {"classification": "results/checkpoint_final_iteration=*.pt"}
-
-
-class Bundle:
-    """A bundle in a folder of its own, with two sources, run in this process as `python -m monai.bundle run` would."""
-
-    def __init__(self, folder: Path, name: str) -> None:
-        self.root = zoo_bundles.BUNDLES[name](folder)
-        self.name = name
-        self.config = next((folder / "configs").glob("train.*"))
-        self.network_def = ConfigParser.load_config_file(self.config)["network_def"]
-        self.sources = [self.source(f"s{seed}.pt", seed) for seed in (1, 2)]
-
-    def source(self, file: str, seed: int, **changes: Any) -> str:
-        torch.manual_seed(seed)
-        path = self.root / file
-        torch.save(self.network(**changes).state_dict(), path)
-        return str(path)
-
-    def network(self, **changes: Any) -> torch.nn.Module:
-        network: torch.nn.Module = ConfigParser({"n": {**self.network_def, **changes}}).get_parsed_content("n")
-        return network
-
-    def run(self, *configs: Path, **overrides: Any) -> None:
-        for module in [name for name in sys.modules if name.split(".")[0] == "scripts"]:
-            del sys.modules[module]
-        files = [str(path) for path in (self.config, *configs)]
-        run_bundle(RUN_IDS.get(self.name, "run"), config_file=files, **overrides)
-
-    def merge(self, sources: Any, **overrides: Any) -> dict[str, Tensor]:
-        """Run with the overlay; the weights at the end."""
-        self.run(OVERLAY_FILE, sources=sources, **overrides)
-        return load(self.root / "medmerge" / "model.pt")
-
-    def finetune(self, start: str | Path) -> dict[str, Tensor]:
-        """The user's own way without any overlay: a CheckpointLoader among the handlers; the weights at the end."""
-        network = NETWORKS.get(self.name, "network")
-        loader = {"_target_": "CheckpointLoader", "load_path": str(start), "load_dict": {"model": f"@{network}"}}
-        saving = f"$torch.save(@{network}.state_dict(), '{self.root}/own.pt')"
-        handlers = HANDLERS.get(self.name, "train::handlers")
-        extra = {f"+{handlers}": [loader], f"+{RUN_IDS.get(self.name, 'run')}": [saving]}
-        path = self.root / "loader.json"
-        path.write_text(json.dumps(extra))
-        self.run(path)
-        return load(self.root / "own.pt")
-
-    def files(self) -> dict[str, bytes]:
-        """What is the user's: configs, data, scripts and a model that is there."""
-        folders = [self.root / name for name in ("configs", "data", "scripts", "models")]
-        return {str(p): p.read_bytes() for f in folders for p in f.rglob("*") if p.is_file() and p.suffix != ".pyc"}
-
-
-def load(path: str | Path) -> dict[str, Tensor]:
-    state: dict[str, Tensor] = torch.load(path, weights_only=True)
-    return state
-
-
-def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
-    return list(a) == list(b) and all(torch.equal(a[name], b[name]) for name in a)
-
-
-@pytest.fixture
-def determinism() -> Iterator[None]:
-    """Bundles fix seeds for their process; this one goes on to other tests."""
-    yield
-    monai.utils.set_determinism(None)
-
-
-@pytest.fixture
-def bundle(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, determinism: None
-) -> Bundle:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path)
-    return Bundle(tmp_path, getattr(request, "param", "segmentation"))
-
-
-every_bundle = pytest.mark.parametrize("bundle", list(zoo_bundles.BUNDLES), indirect=True)
-
-
-def check_inference_loads(root: Path, checkpoint: Path) -> None:
-    """The bundle's own inference configuration loads a checkpoint, strictly."""
-    parser = ConfigParser()
-    parser.read_config(next((root / "configs").glob("inference.*")))
-    parser["checkpoint"] = str(checkpoint)
-    loader = parser.get_parsed_content("checkpointloader")
-    assert loader.strict
-    loader(Engine(lambda *_: None))
-    expected = load(checkpoint)
-    expected = expected.get("model", expected)  # type: ignore[assignment]
-    assert same(dict(parser.get_parsed_content("network").state_dict()), expected)
+every_bundle = pytest.mark.parametrize("bundle", list(BUNDLES), indirect=True)
 
 
 @every_bundle
@@ -227,17 +127,6 @@ def test_savers_do_not_overwrite_unless_told(bundle: Bundle, caplog: pytest.LogC
     assert model.read_bytes() != before
 
 
-def message_of(error: BaseException) -> str:
-    """All messages of a chain: MONAI's parser wraps what a configuration raises."""
-    return str(error) + (message_of(error.__cause__) if error.__cause__ else "")
-
-
-def overriding(folder: Path, **content: Any) -> Path:
-    path = folder / "changes.json"
-    path.write_text(json.dumps(content))
-    return path
-
-
 @pytest.mark.parametrize(
     ("changes", "overrides", "words"),
     [
@@ -314,32 +203,6 @@ def test_alignment_and_adaptation_go_with_it(bundle: Bundle) -> None:
     assert (record["by"], record["anchor"]) == ("activations", "s1")
     assert 0 < record["moved"] <= record["channels"]
     assert record["similarity_before"] <= record["similarity_after"] <= 1
-
-
-def component(**more: Any) -> dict[str, Any]:
-    return {"_target_": "SupervisedTrainer", "max_epochs": 1, **more}
-
-
-@pytest.mark.parametrize(
-    ("config", "run_id", "expected"),
-    [
-        ({"train": {"trainer": component()}, "run": ["$@train#trainer.run()"]}, "run", "train::trainer"),
-        ({"trainer": component(), "training": ["$import x", "$@trainer.run()"]}, "training", "trainer"),
-        ({"first": component(), "trainer": component(), "run": "$@first.run()"}, "run", "first"),
-        ({"trainer": "@train#trainer", "train": {"trainer": component()}, "run": ["$@trainer.run()"]}, "run",
-         "train::trainer"),
-        ({"train": {"trainer": "$make()"}, "run": ["$go(@train::trainer)"]}, "run", "train::trainer"),
-        ({"validate": {"evaluator": {"_target_": "E"}}, "train": {"trainer": component()},
-          "run": ["$@validate#evaluator.run()", "$@train#trainer.run()"]}, "run", "train::trainer"),
-    ],
-)  # fmt: skip
-def test_the_trainer_is_found(config: dict[str, Any], run_id: str, expected: str) -> None:
-    assert find_trainer(ConfigParser(config), run_id) == expected
-
-
-def test_a_configuration_without_trainer_says_what_to_add() -> None:
-    with pytest.raises(SettingError, match=r"train::trainer or trainer.*--medmerge::trainer_id.*engines::gan"):
-        find_trainer(ConfigParser({"engines": {"gan": component()}, "run": ["$print()"]}), "run")
 
 
 def test_sources_of_one_file_name_are_told_apart(tmp_path: Path) -> None:

@@ -331,84 +331,8 @@ def deep_supervision(folder: Path) -> Path:
     return write(folder, train=config, inference=inference(network))
 
 
-def mixed_precision(folder: Path) -> Path:
-    """An iteration of its own: tuples of tensors, autocast to bfloat16 on the CPU, a scaler from the configuration."""
-    network = {
-        "_target_": "ResNet", "block": "basic", "layers": [1, 1, 1, 1], "block_inplanes": [4, 8, 8, 8],
-        "spatial_dims": 2, "n_input_channels": 1, "num_classes": 2,
-    }  # fmt: skip
-    config = {
-        "imports": ["$import functools", "$from scripts.steps import step"],
-        "bundle_root": ".",
-        "device": "$torch.device('cpu')",
-        "network_def": network,
-        "network": "$@network_def.to(@device)",
-        "losses": [
-            {"_target_": "torch.nn.CrossEntropyLoss"},
-            {"_target_": "torch.nn.MultiMarginLoss"},
-        ],
-        "scaler": {"_target_": "torch.amp.GradScaler", "device": "cpu", "init_scale": 1024.0, "growth_interval": 2},
-        "optimizer": {"_target_": "torch.optim.SGD", "params": "$@network.parameters()", "lr": 0.01},
-        "train": {
-            "dataset": {"_target_": "scripts.steps.Squares", "cases": 12},
-            "dataloader": {
-                "_target_": "torch.utils.data.DataLoader", "dataset": "@train#dataset", "batch_size": 4,
-                "shuffle": True, "generator": "$torch.Generator().manual_seed(3)",
-            },
-            "handlers": [
-                {
-                    "_target_": "CheckpointSaver", "save_dir": "$@bundle_root + '/models'",
-                    "save_dict": {"model": "@network"}, "save_final": True, "final_filename": "model.pt",
-                },
-            ],
-            "trainer": {
-                "_target_": "SupervisedTrainer", "max_epochs": 2, "device": "@device",
-                "train_data_loader": "@train#dataloader", "network": "@network", "loss_function": "$@losses[0]",
-                "optimizer": "@optimizer", "train_handlers": "@train#handlers", "decollate": False,
-                "iteration_update": "$functools.partial(step, losses=@losses, scaler=@scaler)",
-            },
-        },
-        "initialize": ["$monai.utils.set_determinism(seed=5)"],
-        "run": ["$@train#trainer.run()"],
-    }  # fmt: skip
-    (folder / "scripts").mkdir(parents=True)
-    (folder / "scripts" / "steps.py").write_text(STEPS)
-    return write(folder, train=config, inference=inference(network))
-
-
-STEPS = """
-import numpy as np
-import torch
-
-
-class Squares(torch.utils.data.Dataset):
-    def __init__(self, cases):
-        self.cases, self.noise = cases, np.random.default_rng(1)
-
-    def __len__(self):
-        return self.cases
-
-    def __getitem__(self, index):
-        image = torch.full((1, 32, 32), float(index % 2))
-        return image + torch.from_numpy(self.noise.normal(0, 0.1, image.shape)).float(), index % 2
-
-
-def step(engine, batch, losses, scaler):
-    images, labels = batch
-    engine.network.train()
-    engine.optimizer.zero_grad()
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        answers = engine.network(images)
-    loss = sum(function(answers.float(), labels) for function in losses)
-    scaler.scale(loss).backward()
-    scaler.step(engine.optimizer)
-    scaler.update()
-    return {"image": images, "label": labels, "pred": answers, "loss": loss.detach()}
-"""
-
 BUNDLES: dict[str, Callable[[Path], Path]] = {
     "segmentation": segmentation,
     "classification": classification,
     "deep_supervision": deep_supervision,
-    "mixed_precision": mixed_precision,
 }
