@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from monai.bundle import ConfigExpression, ConfigWorkflow, ReferenceResolver
 
 from monai_medmerge.bundle.overlay_config import calling_workflow
+from monai_medmerge.errors import MedMergeError
 
 
 def __getattr__(name: str) -> object:
@@ -42,11 +45,26 @@ def _surround(expression: ConfigExpression, workflow: ConfigWorkflow, is_last: b
     evaluate = expression.evaluate
 
     def evaluate_with_overlay(*arguments: Any, **keywords: Any) -> Any:
-        overlay = workflow.parser.get_parsed_content("medmerge")
-        overlay.install()
-        result = evaluate(*arguments, **keywords)
-        if is_last:
-            overlay.finish()
+        with _reason_last():
+            overlay = workflow.parser.get_parsed_content("medmerge")
+            overlay.install()
+            result = evaluate(*arguments, **keywords)
+            if is_last:
+                overlay.finish()
         return result
 
     expression.evaluate = evaluate_with_overlay
+
+
+@contextmanager
+def _reason_last() -> Iterator[None]:
+    """End in an error of this package, which says what to do, and not in MONAI's, which quotes the expression."""
+    try:
+        yield
+    except RuntimeError as error:
+        reason: BaseException | None = error
+        while reason is not None and not isinstance(reason, MedMergeError):
+            reason = reason.__cause__
+        if reason is None:
+            raise
+        raise reason from reason.__cause__

@@ -101,11 +101,6 @@ def check_inference_loads(root: Path, checkpoint: Path) -> None:
     assert same(dict(parser.get_parsed_content("network").state_dict()), expected)
 
 
-def message_of(error: BaseException) -> str:
-    """All messages of a chain: MONAI's parser wraps what a configuration raises."""
-    return str(error) + (message_of(error.__cause__) if error.__cause__ else "")
-
-
 def overriding(folder: Path, **content: Any) -> Path:
     path = folder / "changes.json"
     path.write_text(json.dumps(content))

@@ -6,11 +6,12 @@ import json
 
 import pytest
 import torch
-from bundle.overlay_runs import Bundle, load, message_of
+from bundle.overlay_runs import Bundle, load
 from torch import nn
 
 from monai_medmerge.bundle.overlay import OVERLAY_FILE
 from monai_medmerge.bundle.overlay_network import exchanged, holds, plain_network
+from monai_medmerge.errors import MedMergeError
 
 detection = pytest.mark.parametrize("bundle", ["detection"], indirect=True)
 
@@ -27,10 +28,10 @@ def test_an_unusual_id_must_be_named(bundle: Bundle) -> None:
     # `network_def` is usual too, and here the very object; without it only the setting tells.
     text = bundle.config.read_text().replace("network_def", "definition")
     bundle.config.write_text(text)
-    with pytest.raises(RuntimeError) as caught:
+    with pytest.raises(MedMergeError) as caught:
         bundle.merge(bundle.sources, coefficient_epochs=0)
-    assert "--medmerge::network_id" in message_of(caught.value)
-    assert "point_finder" in message_of(caught.value)
+    assert "--medmerge::network_id" in str(caught.value)
+    assert "point_finder" in str(caught.value)
     final = bundle.merge(bundle.sources, coefficient_epochs=1, **{"medmerge::network_id": "point_finder"})
     start = load(bundle.root / "medmerge" / "initialization.pt")
     assert start.keys() == final.keys() == load(bundle.sources[0]).keys()
@@ -42,9 +43,9 @@ def test_an_unusual_id_must_be_named(bundle: Bundle) -> None:
 @detection
 @pytest.mark.parametrize("wanted", ["absent", "optimizer"])
 def test_an_id_that_is_no_network_of_the_trainer_is_named(bundle: Bundle, wanted: str) -> None:
-    with pytest.raises(RuntimeError) as caught:
+    with pytest.raises(MedMergeError) as caught:
         bundle.run(OVERLAY_FILE, sources=bundle.sources, **{"medmerge::network_id": wanted})
-    assert f"medmerge::network_id {wanted}" in message_of(caught.value)
+    assert f"medmerge::network_id {wanted}" in str(caught.value)
     assert not (bundle.root / "medmerge").exists()
 
 
