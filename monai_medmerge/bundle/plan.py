@@ -103,7 +103,8 @@ def plan(
     sources = [adapt(network, source) for source in sources] if adapting else list(sources)
     report = match(network, sources)
     unmatched = set(report.unmatched)
-    tensors = [tensor for tensor in kernel_tensors(network) if tensor.name not in unmatched]
+    # Once each, also where several modules share a tensor.
+    tensors = {tensor.name: tensor for tensor in kernel_tensors(network) if tensor.name not in unmatched}.values()
     leading = [tensor.layout.kernels for tensor in tensors if tensor.leader == tensor.name]
     merged = sum(tensor.tensor.numel() * tensor.tensor.element_size() for tensor in tensors)
     return Plan(

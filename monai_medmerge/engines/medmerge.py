@@ -8,7 +8,7 @@ from torch import nn
 
 from monai_medmerge.methods.registry import method
 from monai_medmerge.networks import fold, merge
-from monai_medmerge.networks.merge import Start
+from monai_medmerge.networks.start import Start
 from monai_medmerge.sources import Source
 
 

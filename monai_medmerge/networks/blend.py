@@ -97,6 +97,7 @@ class KernelBlend(nn.Module):
     rank of a distributed run, and may stay memory-mapped. They follow the module to another device or dtype.
 
     Args:
+        name: of the tensor; where several modules share it, the same for all of them.
         sources: the tensors of the sources that have this one, all of its shape.
         present: indices of those sources among all that are merged.
         coefficients: of the present sources, in their order.
@@ -113,6 +114,7 @@ class KernelBlend(nn.Module):
 
     def __init__(
         self,
+        name: str,
         sources: list[Tensor],
         present: tuple[int, ...],
         coefficients: Coefficients,
@@ -125,6 +127,7 @@ class KernelBlend(nn.Module):
         siblings: tuple[str, ...],
     ) -> None:
         super().__init__()
+        self.name = name
         self.sources = tuple(sources)
         self.present = present
         if owner:

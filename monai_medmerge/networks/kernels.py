@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -104,7 +104,7 @@ class KernelTensor:
     """One tensor that can merge.
 
     Args:
-        name: its name in the state dict (the first, where a module is registered under several).
+        name: its name in the state dict (the first, where it is registered under several).
         module: the module that owns it.
         attribute: its name on that module.
         layout: where its kernels lie.
@@ -122,33 +122,37 @@ class KernelTensor:
     @property
     def tensor(self) -> Tensor:
         """The tensor as it is now."""
-        return dict(self.module.named_parameters(recurse=False))[self.attribute]
+        return self.module.get_parameter(self.attribute)
 
 
 def kernel_tensors(network: nn.Module) -> Iterator[KernelTensor]:
-    """Every floating-point parameter of a network, once, with its kernels.
+    """Every floating-point parameter of a network, with its kernels.
 
     Args:
-        network: any module. Parameters that several modules share are left out: they have no single owner.
+        network: any module. A parameter that several modules share comes once for each of them, under its first name
+            and with the layout that it has there.
 
     Example:
         >>> [(t.name, t.layout.kernels, t.leader) for t in kernel_tensors(nn.Conv2d(1, 4, 3))]
         [('weight', 4, 'weight'), ('bias', 4, 'weight')]
     """
-    owners: dict[int, int] = {}
-    for module in network.modules():
-        for parameter in module.parameters(recurse=False):
-            owners[id(parameter)] = owners.get(id(parameter), 0) + 1
+    first: dict[int, KernelTensor] = {}
     for prefix, module in network.named_modules():
-        parameters = dict(module.named_parameters(recurse=False))
-        for attribute, parameter in parameters.items():
-            if owners[id(parameter)] > 1 or not parameter.is_floating_point() or parameter.numel() == 0:
+        weight = module._parameters.get("weight")
+        for attribute, parameter in module._parameters.items():
+            if parameter is None or not parameter.is_floating_point() or parameter.numel() == 0:
+                continue
+            siblings = tuple(module._parameters)
+            if id(parameter) in first:
+                shared = first[id(parameter)]
+                yield replace(shared, module=module, attribute=attribute, siblings=siblings)
                 continue
             layout = kernel_layout(module, attribute, parameter)
             name = f"{prefix}.{attribute}" if prefix else attribute
-            follows = attribute != "weight" and _same_kernels(module, parameters.get("weight"), layout)
+            follows = attribute != "weight" and _same_kernels(module, weight, layout)
             leader = (f"{prefix}.weight" if prefix else "weight") if follows else name
-            yield KernelTensor(name, module, attribute, layout, leader, tuple(module._parameters))
+            first[id(parameter)] = KernelTensor(name, module, attribute, layout, leader, siblings)
+            yield first[id(parameter)]
 
 
 def kernel_layout(module: nn.Module, attribute: str, tensor: Tensor) -> KernelLayout:

@@ -18,11 +18,11 @@ from monai_medmerge.networks.constraints import CONSTRAINTS
 from monai_medmerge.networks.copying import copy_network
 from monai_medmerge.networks.forward_pass import blend_at_once, blended_at_once, remove_hooks
 from monai_medmerge.networks.kernels import KernelLayout, KernelTensor, head_index, kernel_tensors
+from monai_medmerge.networks.start import Start, among, check_start
 from monai_medmerge.sources.checkpoint import Source
 from monai_medmerge.sources.matching import MATCH, MatchReport, check_compatible, resolve
 
 GRANULARITIES = ("network", "layer", "kernel", "slice")
-Start = str | Tensor | Mapping[str, Tensor]
 
 
 def merge(
@@ -67,7 +67,8 @@ def merge(
 
     Raises:
         IncompatibleSourcesError: a source does not fit; the match table is shown.
-        SettingError: an option is unknown, or a given start has another shape.
+        SettingError: an option is unknown, a given start has another shape or breaks the constraint, or the network
+            has parametrizations already.
 
     Example:
         >>> sources = [Source.from_network(nn.Linear(4, 3), name) for name in ("a", "b")]
@@ -77,8 +78,10 @@ def merge(
         >>> torch.equal(fold(merged).weight, merged.weight)
         True
     """
-    _check_options(granularity, constraint, start, anchor, len(sources))
+    _check_options(granularity, constraint, anchor, len(sources))
+    _check_plain(network)
     report = check_compatible(network, sources)
+    check_start(start, constraint, len(sources), {row.tensor for row in report.rows})
     resolved = [resolve(network, source) for source in sources]
     record = MergeRecord(tuple(s.name for s in sources), tuple(s.sha256 for s in sources), granularity, constraint)
     plan = _Plan(resolved, report, granularity, constraint, start, anchor, residual, tie, share_heads, record)
@@ -94,6 +97,7 @@ def merge(
     blended = plan.blends([(tensor, parents.get(id(tensor.module))) for tensor in chosen])
     for tensor, blend in zip(chosen, blended, strict=True):
         tensor.tensor.requires_grad_(residual)
+        # A parameter that several modules share becomes one residual that they share, as torch changes it in place.
         parametrize.register_parametrization(tensor.module, tensor.attribute, blend, unsafe=True)
     blend_at_once(merged, blended)
     return merged
@@ -119,13 +123,13 @@ def coefficients(merged: nn.Module) -> dict[str, Tensor]:
     """
     found: dict[str, Tensor] = {}
     values_of: dict[Coefficients, Tensor] = {}
-    for name, _, _, blend in blends(merged):
+    for _, _, _, blend in blends(merged):
         if blend.coefficients not in values_of:
             values_of[blend.coefficients] = blend.coefficients().detach()
         values = blend.lay_out(values_of[blend.coefficients])
         table = values.new_zeros(len(blend.record.sources), *values.shape[1:])
         table[list(blend.present)] = values
-        found[name] = table
+        found[blend.name] = table
     return found
 
 
@@ -146,11 +150,14 @@ def fold(merged: nn.Module) -> nn.Module:
     # Note [Folding a copy]
     # Copies of a parametrised module share its injected class, and remove_parametrizations would take the property
     # from that class, and so from the network that was copied. The copy gets its original class back by hand.
-    weights: dict[nn.Module, dict[str, Tensor]] = {}
+    weights: dict[nn.Module, dict[str, nn.Parameter]] = {}
+    folded_once: dict[str, nn.Parameter] = {}
     order: dict[nn.Module, tuple[str, ...]] = {}
     with torch.no_grad(), blended_at_once([blend for _, _, _, blend in blends(merged)]):
         for _, module, attribute, blend in blends(merged):
-            weights.setdefault(module, {})[attribute] = getattr(module, attribute).clone()
+            if blend.name not in folded_once:
+                folded_once[blend.name] = nn.Parameter(getattr(module, attribute).clone())
+            weights.setdefault(module, {})[attribute] = folded_once[blend.name]
             order[module] = blend.siblings
     memo: dict[int, Any] = {}
     folded = copy_network(merged, memo)
@@ -246,7 +253,7 @@ class _Plan:
                 raise SettingError(f"a start of shape {expected}", f"{tuple(given.shape)}", name)
             return given[list(present)].clone()
         if isinstance(self.start, Tensor):
-            return self.start.detach().float()[list(present), None].expand(-1, kernels).clone()
+            return among(self.start.detach().float(), present)[:, None].expand(-1, kernels).clone()
         if self.start == "anchor":
             one_hot = torch.zeros(len(present), kernels)
             one_hot[self.anchor_among(present)] = 1
@@ -280,6 +287,7 @@ class _Plan:
         for (tensor, parent), index in zip(tensors, groups, strict=True):
             present = self.present(tensor.name)
             blend = KernelBlend(
+                name=tensor.name,
                 sources=self.tensors(tensor.name, tensor.tensor),
                 present=present,
                 coefficients=tables[present],
@@ -322,17 +330,25 @@ class _Plan:
         return start if start.ndim == 2 else start.mean(2)
 
 
-def _check_options(granularity: str, constraint: str, start: Start, anchor: int, count: int) -> None:
+def _check_options(granularity: str, constraint: str, anchor: int, count: int) -> None:
     if granularity not in GRANULARITIES:
         raise SettingError(f"one of {', '.join(GRANULARITIES)}", repr(granularity), "granularity")
     if constraint not in CONSTRAINTS:
         raise SettingError(f"one of {', '.join(CONSTRAINTS)}", repr(constraint), "constraint")
-    if isinstance(start, str) and start not in ("uniform", "anchor"):
-        raise SettingError("uniform, anchor, a tensor or a mapping of tensors", repr(start), "start")
-    if isinstance(start, Tensor) and tuple(start.shape) != (count,):
-        raise SettingError(f"a tensor of shape ({count},)", f"{tuple(start.shape)}", "start")
     if not 0 <= anchor < max(count, 1):
         raise SettingError(f"an index from 0 to {count - 1}", repr(anchor), "anchor")
+
+
+def _check_plain(network: nn.Module) -> None:
+    # A parametrisation lives in a class that copies share: another one beside it would reach the user's network.
+    for name, module in network.named_modules():
+        if parametrize.is_parametrized(module):
+            raise SettingError(
+                "a network without parametrizations: fold a merged one, and take others away with "
+                "torch.nn.utils.parametrize.remove_parametrizations",
+                f"some of {', '.join(module.parametrizations)}",
+                name or "network",
+            )
 
 
 def _selected(name: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
@@ -353,12 +369,15 @@ def _blend_statistics(merged: nn.Module, plan: _Plan, include: Sequence[str], ex
                 weight = f"{prefix}.weight" if prefix else "weight"
                 same = plan.present(weight) == present
                 values = plan.beginning(weight if same else name, buffer.numel()).to(buffer)
+                if attribute == "running_var" and bool((values < 0).any()):
+                    # What is left of a source that is taken away still varies.
+                    values = values.abs() / values.abs().sum(0)
                 buffer.copy_(sum((c * s for c, s in zip(values, found, strict=True)), torch.zeros_like(buffer)))
             else:
                 buffer.copy_(found[plan.anchor_among(present)])
 
 
-def _restore(copied: object, merged: nn.Module, blended: Mapping[str, Tensor], order: Sequence[str]) -> None:
+def _restore(copied: object, merged: nn.Module, blended: Mapping[str, nn.Parameter], order: Sequence[str]) -> None:
     """Give a copied, parametrised module its class and its parameters back."""
     if not isinstance(copied, nn.Module):
         raise TypeError(f"expected a module, found {type(copied).__name__}")
@@ -367,4 +386,4 @@ def _restore(copied: object, merged: nn.Module, blended: Mapping[str, Tensor], o
     plain = dict(copied._parameters)
     copied._parameters.clear()
     for name in order:
-        copied._parameters[name] = nn.Parameter(blended[name]) if name in blended else plain[name]
+        copied._parameters[name] = blended[name] if name in blended else plain[name]
