@@ -138,9 +138,9 @@ def inference(card: BundleCard, network_def: Mapping[str, Any], preprocessing: S
     csv = {
         "_target_": "ClassificationSaver",
         "output_dir": "@output_dir",
-        "batch_transform": "$lambda batch: batch[0]['image'].meta",
+        "batch_transform": "$lambda batch: [case['image'].meta for case in batch]",
+        "output_transform": "$monai.handlers.from_engine(['pred'])",
     }
-    csv["output_transform"] = "$monai.handlers.from_engine(['pred'])"
     checkpoint = {
         "_target_": "CheckpointLoader",
         "load_path": "$@bundle_root + '/models/model.pt'",
@@ -195,6 +195,11 @@ def readme(card: BundleCard, sources: Sequence[Mapping[str, Any]]) -> str:
             "Method: MedMerge (arXiv:2403.11646), by the package monai_medmerge; the bundle needs MONAI alone.",
             "",
         ]
+    named = ", ".join(card.classes) or "each class"
+    answer = {
+        "classification": f"`OUTPUT/predictions.csv` has a row per image: its file, then the probability of {named}.",
+        "segmentation": f"`OUTPUT` has a label map per image, numbered from 0: {named}.",
+    }[card.task]
     lines += [
         "## Inference",
         "",
@@ -202,6 +207,8 @@ def readme(card: BundleCard, sources: Sequence[Mapping[str, Any]]) -> str:
         "python -m monai.bundle run --config_file configs/inference.json --meta_file configs/metadata.json \\",
         "    --dataset_dir IMAGES --output_dir OUTPUT",
         "```",
+        "",
+        answer,
         "",
     ]
     return "\n".join(lines)

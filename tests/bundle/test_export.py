@@ -8,12 +8,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 import onnxruntime
 import pytest
 import torch
-from jsonschema import validate
-from monai.bundle import ConfigWorkflow, ckpt_export, verify_net_in_out
+from monai.bundle import ConfigWorkflow, ckpt_export, verify_metadata, verify_net_in_out
 from PIL import Image
 
 from monai_medmerge import IncompatibleSourcesError, SettingError, Source, fold, merge
@@ -40,7 +40,8 @@ TENSOR = {
     "required": ["type", "format", "num_channels", "spatial_shape", "dtype", "value_range"],
     "properties": {
         "type": {"type": "string"}, "format": {"type": "string"}, "num_channels": {"type": "integer"},
-        "spatial_shape": {"type": "array"}, "dtype": {"type": "string"}, "value_range": {"type": "array"},
+        "spatial_shape": {"type": "array"}, "dtype": {"type": "string"},
+        "value_range": {"type": "array", "items": {"type": "number"}},
         "is_patch_data": {"type": "boolean"}, "channel_def": {"type": "object"},
     },
 }  # fmt: skip
@@ -92,13 +93,16 @@ def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     return export_bundle(folder / request.param, network_def, folder / "run" / "model.pt", card), network
 
 
-def test_the_zoos_minimal_checks(exported: tuple[Path, torch.nn.Module]) -> None:
+def test_the_zoos_minimal_checks(exported: tuple[Path, torch.nn.Module], tmp_path: Path) -> None:
     root, _ = exported
     for file in ("LICENSE", "configs/metadata.json", "configs/inference.json", "models/model.pt", "docs/README.md"):
         assert (root / file).is_file(), file
+    (tmp_path / "schema.json").write_text(json.dumps(METADATA))
+    verify_metadata(meta_file=str(root / "configs" / "metadata.json"), filepath=str(tmp_path / "schema.json"))
     metadata = json.loads((root / "configs" / "metadata.json").read_text())
-    validate(metadata, METADATA)
     assert metadata["version"] in metadata["changelog"]
+    classes = metadata["network_data_format"]["outputs"]["pred"]["channel_def"]
+    assert list(classes) == [str(number) for number in range(len(classes))]
     assert "chest" in (root / "docs" / "README.md").read_text()
     assert all(path.stat().st_size < 25_000_000 for path in root.rglob("*"))
 
@@ -115,10 +119,13 @@ def test_the_zoos_full_checks(exported: tuple[Path, torch.nn.Module], tmp_path: 
     assert workflow.check_properties() == []
     verify_net_in_out(net_id="network_def", bundle_root=str(root), **files)
     again = tmp_path / "again.ts"
+    extra = {"metadata.json": "", "inference.json": ""}
     weights = str(root / "models" / "model.pt")
     ckpt_export(net_id="network_def", filepath=str(again), ckpt_file=weights, bundle_root=str(root), **files)
     assert again.is_file()
-    torch.jit.load(str(root / "models" / "model.ts"))
+    torch.jit.load(str(root / "models" / "model.ts"), _extra_files=extra)
+    # What MONAI Deploy reads of a TorchScript file.
+    assert all(json.loads(content) for content in extra.values())
 
 
 def test_every_format_answers_as_the_network_for_one_image_and_for_three(
@@ -137,31 +144,58 @@ def test_every_format_answers_as_the_network_for_one_image_and_for_three(
         np.testing.assert_allclose(answer, expected.numpy(), rtol=0, atol=1e-4)
 
 
-def test_stock_monai_runs_the_inference(exported: tuple[Path, torch.nn.Module], tmp_path: Path) -> None:
-    root, network = exported
-    (tmp_path / "images").mkdir()
-    rng = np.random.default_rng(0)
-    if root.name == "lesion_classification":
-        for name in ("a", "b"):
-            Image.fromarray(rng.integers(0, 255, (40, 30), np.uint8)).save(tmp_path / "images" / f"{name}.png")
-    else:
-        import nibabel
-
-        nibabel.save(
-            nibabel.Nifti1Image(rng.random((20, 16, 18), np.float32), np.eye(4)), tmp_path / "images" / "a.nii.gz"
-        )
+def run_inference(root: Path, images: Path, **overrides: Any) -> ConfigWorkflow:
+    """As a user runs it, with stock MONAI; the outputs are in `out` beside the images."""
     workflow = ConfigWorkflow(
         str(root / "configs" / "inference.json"), str(root / "configs" / "metadata.json"), workflow_type="inference",
-        bundle_root=str(root), dataset_dir=str(tmp_path / "images"), output_dir=str(tmp_path / "out"),
+        bundle_root=str(root), dataset_dir=str(images), output_dir=str(images.parent / "out"), **overrides,
     )  # fmt: skip
     workflow.initialize()
     workflow.run()
-    written = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
-    assert written
-    if root.name == "lesion_classification":
-        rows = written[0].read_text().splitlines()
-        assert len(rows) == 2
-        assert sum(map(float, rows[0].split(",")[1:])) == pytest.approx(1, abs=1e-4)
+    return workflow
+
+
+@pytest.mark.parametrize("exported", ["lesion_classification"], indirect=True)
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_a_table_has_the_probabilities_of_every_image(
+    exported: tuple[Path, torch.nn.Module], tmp_path: Path, batch_size: int
+) -> None:
+    root, network = exported
+    (tmp_path / "images").mkdir()
+    rng = np.random.default_rng(0)
+    expected = {}
+    for name in ("a", "b", "c"):
+        pixels = rng.integers(0, 255, (32, 32), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "images" / f"{name}.png")
+        # Pillow's rows are MONAI's second axis.
+        image = torch.from_numpy(pixels.T.astype(np.float32))[None, None]
+        with torch.no_grad():
+            answer = network((image - image.min()) / (image.max() - image.min()))
+        expected[f"{name}.png"] = answer.softmax(1)[0].tolist()
+    run_inference(root, tmp_path / "images", **{"dataloader#batch_size": batch_size})
+    (table,) = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    rows = [line.split(",") for line in table.read_text().splitlines()]
+    assert [Path(row[0]).name for row in rows] == list(expected)
+    for file, *probabilities in rows:
+        assert list(map(float, probabilities)) == pytest.approx(expected[Path(file).name], abs=1e-5)
+    assert "the probability of cyst, benign, malignant" in (root / "docs" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("exported", ["organ_segmentation"], indirect=True)
+def test_a_label_map_lies_in_the_space_of_its_image(exported: tuple[Path, torch.nn.Module], tmp_path: Path) -> None:
+    root, network = exported
+    (tmp_path / "images").mkdir()
+    affine = np.diag([2.0, 1.0, 3.0, 1.0])
+    pixels = np.random.default_rng(0).random((16, 16, 16), np.float32)
+    nibabel.save(nibabel.Nifti1Image(pixels, affine), tmp_path / "images" / "a.nii.gz")
+    workflow = run_inference(root, tmp_path / "images")
+    (written,) = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    found = nibabel.load(written)
+    image = torch.from_numpy(pixels)[None, None]
+    with torch.no_grad():
+        answer = network((image - image.min()) / (image.max() - image.min()))
+    assert np.array_equal(np.asarray(found.dataobj).squeeze(), answer.argmax(1)[0].numpy())
+    np.testing.assert_allclose(found.affine, affine)
     restored = workflow.network_def.state_dict()
     assert all(torch.equal(restored[name], value) for name, value in network.state_dict().items())
 
@@ -179,6 +213,17 @@ def test_the_command_exports_from_a_configuration(tmp_path: Path) -> None:
     assert inference["network_def"] == CLASSIFIER
     assert not (tmp_path / "bundle" / "models" / "model.onnx").exists()
     assert main([*command, "--output", str(tmp_path / "bundle")]) == 2
+
+
+def test_a_file_too_large_for_the_zoo_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("monai_medmerge.bundle.export.LARGE_FILE", 1000)
+    save_weights(tmp_path / "model.pt", merged_network(CLASSIFIER))
+    card = BundleCard("classification", (32, 32))
+    export_bundle(tmp_path / "a", CLASSIFIER, tmp_path / "model.pt", card, torchscript=False, onnx=False)
+    assert "model.pt" in caplog.text
+    assert "large_files.yml" in caplog.text
 
 
 def test_wrong_input_is_named(tmp_path: Path) -> None:
