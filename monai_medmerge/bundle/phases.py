@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
 from monai_medmerge.bundle.history import TrainingHistory
+from monai_medmerge.engines import Record
 from monai_medmerge.handlers import CoefficientLogger, EpochSeedHandler, ResumeHandler
 
 
@@ -36,10 +39,13 @@ def phase_handlers(
         dataset: whose random transforms are seeded for every epoch.
         merged: the merged network while its coefficients are learned, to log what is taken from whom.
         history: to be told what happens, for the report.
+
+    A checkpoint of another seed or other data in the same folder ends the run with a `ResumeError`.
     """
     writer = SummaryWriter(str(Path(output_dir, "events"))) if idist.get_rank() == 0 else None
     seen = history.follow(name, merged, writer) if history is not None else {}
-    resume = ResumeHandler(Path(output_dir, "checkpoints"), name, beside=seen)
+    run = Record({"seed": seed, "data_sha256": data_sha256(getattr(dataset, "data", ()))})
+    resume = ResumeHandler(Path(output_dir, "checkpoints"), name, beside={"run": run, **seen})
     # Checkpoints are saved last, when all that is saved with them has seen the epoch.
     kept = [EpochSeedHandler(seed, dataset), resume, *seen.values()]
     if writer is None:
@@ -50,6 +56,34 @@ def phase_handlers(
         TensorBoardStatsHandler(writer, tag_name=f"{name}/loss", output_transform=_loss),
     ]
     return [*kept, *handlers, *([CoefficientLogger(merged, writer)] if merged is not None else [])]
+
+
+def data_sha256(items: Iterable[Mapping[str, Any]]) -> str:
+    """SHA-256 over what a datalist names: for each item its labels, and names and sizes of its files.
+
+    Folders do not count, so that a data set may be moved; nor does what a file holds, so that nothing is read.
+
+    Args:
+        items: dictionaries of paths and plain values.
+
+    Example:
+        >>> data_sha256([{"image": "a/1.png", "label": 0}]) == data_sha256([{"image": "b/1.png", "label": 0}])
+        True
+        >>> data_sha256([{"image": "a/1.png", "label": 0}]) == data_sha256([{"image": "a/1.png", "label": 1}])
+        False
+    """
+    digest = hashlib.sha256()
+    for item in items:
+        facts = {key: _named(value) for key, value in item.items()}
+        digest.update(json.dumps(facts, sort_keys=True).encode())
+    return digest.hexdigest()
+
+
+def _named(value: Any) -> Any:
+    if not isinstance(value, str | Path):
+        return str(value)
+    path = Path(value)
+    return [path.name, path.stat().st_size if path.is_file() else None]
 
 
 def _last_of_epoch(engine: Any, iteration: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -64,6 +65,7 @@ class CoefficientTrainer(PhaseTrainer):
             "sha256": list(record.sha256),
             "granularity": record.granularity,
             "constraint": record.constraint,
+            "start_sha256": _start_sha256(network),
             "entropy": entropy,
             "pull": pull,
         }
@@ -82,6 +84,14 @@ class CoefficientTrainer(PhaseTrainer):
             facts=facts,
             **kwargs,
         )
+
+
+def _start_sha256(network: nn.Module) -> str:
+    """Of the coefficients that the merge began with."""
+    digest = hashlib.sha256()
+    for start in {id(blend.coefficients): blend.coefficients.start for _, _, _, blend in blends(network)}.values():
+        digest.update(start.cpu().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _groups(network: nn.Module, rate: float, head_rate: float, residual_rate: float) -> list[ParameterGroup]:

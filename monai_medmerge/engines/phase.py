@@ -61,7 +61,7 @@ class PhaseTrainer(SupervisedTrainer):
         loss_function: of (prediction, label).
         device: where to train; the GPU if there is one.
         weight_decay: of AdamW.
-        facts: what a resumed run must share beside epochs and rates, in plain types.
+        facts: what a resumed run must share beside epochs, rates and number of batches, in plain types.
         train_handlers: MONAI or ignite handlers.
         find_unused_parameters: as of DistributedDataParallel, in a distributed run, for networks that own weights
             which their forward pass does not use.
@@ -95,7 +95,6 @@ class PhaseTrainer(SupervisedTrainer):
         optimizer = torch.optim.AdamW(groups, weight_decay=weight_decay)
         self.scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(max_epochs, 1))
         rates = [float(group["lr"]) for group in groups]
-        self.record = Record({"phase": type(self).__name__, "epochs": max_epochs, "rates": rates, **(facts or {})})
         self.plain_network = network
         self.find_unused_parameters = find_unused_parameters
         # The schedule comes first, so that a checkpoint of the same event holds the rate of the next epoch.
@@ -111,6 +110,8 @@ class PhaseTrainer(SupervisedTrainer):
             decollate=False,
             **kwargs,
         )
+        common = {"phase": type(self).__name__, "epochs": max_epochs, "batches": self.state.epoch_length}
+        self.record = Record({**common, "rates": rates, **(facts or {})})
 
     def run(self) -> None:
         """Train for the epochs that are left; a phase of no epochs does nothing."""

@@ -67,7 +67,10 @@ class ResumeHandler:
             if key not in state:
                 raise ResumeError(f"an entry {key!r}", f"{', '.join(state)}", path.name)
             value.load_state_dict(state[key])
-        logger.info("Resumed from %s, epoch %d of %d", path.name, engine.state.epoch, engine.state.max_epochs)
+        text = "Resumed from %s, epoch %d of %d"
+        if engine.state.epoch == engine.state.max_epochs:
+            text += ": finished before, not trained again"
+        logger.info(text, path.name, engine.state.epoch, engine.state.max_epochs)
 
     def _attach_saver(self, engine: Engine) -> None:
         if idist.get_rank() > 0:
