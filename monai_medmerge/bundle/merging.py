@@ -27,7 +27,7 @@ def merge_sources(
     sources: Sequence[Source],
     batches: Iterable[Any],
     loss_function: Callable[[Tensor, Tensor], Tensor],
-    exclude: Sequence[str],
+    exclude: str | Sequence[str],
     anchor: int = 0,
     options: Mapping[str, Any] | None = None,
     **learned: Any,

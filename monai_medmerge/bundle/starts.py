@@ -18,7 +18,11 @@ AVERAGE = "the uniform average"
 
 
 def best_start(
-    network: nn.Module, sources: Sequence[Source], batches: Iterable[Any], exclude: Sequence[str] = (), seed: int = 0
+    network: nn.Module,
+    sources: Sequence[Source],
+    batches: Iterable[Any],
+    exclude: str | Sequence[str] = (),
+    seed: int = 0,
 ) -> tuple[str, int]:
     """The start with the best features for the target, by the ranking of `monai_medmerge.sources.ranking.rank`.
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from monai_medmerge.bundle.plan import build_network, plan
 from monai_medmerge.errors import SettingError
 from monai_medmerge.networks.copying import copy_network
-from monai_medmerge.sources import Source
+from monai_medmerge.sources import load_sources
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
     if (arguments.align is None) != (arguments.image is None):
         raise SettingError("--align and --image together", "one of them", "plan")
     network = build_network(arguments.network)
-    sources = [Source.from_file(path) for path in arguments.source]
+    sources = load_sources(arguments.source)
     example = None if arguments.image is None else _example(network, arguments.image)
     found = plan(network, sources, arguments.adapt, example)
     print(json.dumps(found.as_dict(), indent=2) if arguments.json else found)

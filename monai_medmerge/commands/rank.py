@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from monai_medmerge.bundle.ranking import rank_sources
 from monai_medmerge.bundle.target import labelled_batches, read_target
-from monai_medmerge.sources import Source, adapt, match
+from monai_medmerge.sources import adapt, load_sources, match
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
@@ -38,7 +38,7 @@ def add(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print the ranking: 0 it was made, 1 a source does not fit."""
     network, transform = read_target(arguments.network, arguments.data, arguments.size)
-    sources = [Source.from_file(path) for path in arguments.source]
+    sources = load_sources(arguments.source)
     if arguments.adapt:
         sources = [adapt(network, source) for source in sources]
     report = match(network, sources)

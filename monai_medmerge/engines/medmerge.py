@@ -28,7 +28,7 @@ def medmerge(
     start: Start = "uniform",
     residual: bool = False,
     anchor: int = 0,
-    exclude: Sequence[str] = (),
+    exclude: str | Sequence[str] = (),
 ) -> nn.Module:
     """Sum of the sources' kernels, each with a coefficient learned on the target's data.
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from fnmatch import fnmatchcase
 from typing import Any
 
 from monai.inferers import SimpleInferer
 from torch import Tensor, nn
 
 from monai_medmerge.engines.phase import PhaseTrainer
+from monai_medmerge.sources.patterns import selects
 
 
 class LinearProbeTrainer(PhaseTrainer):
@@ -22,7 +22,7 @@ class LinearProbeTrainer(PhaseTrainer):
         train_data_loader: batches of dictionaries with `image` and `label`.
         max_epochs: epochs.
         loss_function: of (prediction, label).
-        head: names or patterns (`fc.*`) of the tensors to train.
+        head: name pattern or patterns (`fc.*`) of the tensors to train.
         learning_rate: of the head.
         kwargs: further arguments of `PhaseTrainer`.
 
@@ -45,11 +45,11 @@ class LinearProbeTrainer(PhaseTrainer):
         train_data_loader: Iterable[Any],
         max_epochs: int,
         loss_function: Callable[..., Tensor],
-        head: Sequence[str],
+        head: str | Sequence[str],
         learning_rate: float = 1e-2,
         **kwargs: Any,
     ) -> None:
-        parameters = [p for name, p in network.named_parameters() if any(fnmatchcase(name, h) for h in head)]
+        parameters = [p for name, p in network.named_parameters() if selects(head, name)]
         super().__init__(
             network=network,
             groups=[{"params": parameters, "lr": learning_rate}],
@@ -57,7 +57,7 @@ class LinearProbeTrainer(PhaseTrainer):
             max_epochs=max_epochs,
             loss_function=loss_function,
             inferer=EvaluationInferer(),
-            facts={"head": sorted(head)},
+            facts={"head": [head] if isinstance(head, str) else sorted(head)},
             **kwargs,
         )
         self._head = {id(parameter) for parameter in parameters}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
@@ -13,9 +12,12 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from monai_medmerge.errors import DatasetError
 from monai_medmerge.methods.batches import device_of, evaluating, image_and_label
+from monai_medmerge.sources.patterns import selects
 
 
-def gram_matrices(network: nn.Module, batches: Iterable[Any], include: Sequence[str] = ("*",)) -> dict[str, Tensor]:
+def gram_matrices(
+    network: nn.Module, batches: Iterable[Any], include: str | Sequence[str] = ("*",)
+) -> dict[str, Tensor]:
     """Gram matrix of the inputs of every linear and convolutional layer, for `regmean`.
 
     ``G = 1/M * sum over m of x[m] x[m]^T`` over all M rows that the layer is applied to: tokens of a linear layer,
@@ -44,7 +46,7 @@ def gram_matrices(network: nn.Module, batches: Iterable[Any], include: Sequence[
         name: module
         for name, module in layers.items()
         if (isinstance(module, nn.Linear) or (isinstance(module, _ConvNd) and not isinstance(module, _ConvTransposeNd)))
-        and any(fnmatchcase(name, pattern) for pattern in include)
+        and selects(include, name)
     }
     sums: dict[str, Tensor] = {}
     counts = dict.fromkeys(chosen, 0)

@@ -19,7 +19,7 @@ def greedy_soup(
     *,
     score: Callable[[nn.Module], float],
     statistics: str = "anchor",
-    exclude: Sequence[str] = (),
+    exclude: str | Sequence[str] = (),
 ) -> nn.Module:
     """Mean of the sources that do not lower a score, added from the best source down.
 

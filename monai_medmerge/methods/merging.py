@@ -25,7 +25,7 @@ def merge_with(
     base: Source | str | None = None,
     anchor: int = 0,
     statistics: str = "anchor",
-    exclude: Sequence[str] = (),
+    exclude: str | Sequence[str] = (),
     **options: Any,
 ) -> nn.Module:
     """A new plain network with the sources merged by the method of a name.

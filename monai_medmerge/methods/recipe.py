@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Any
 
 from torch import Generator, Tensor
@@ -14,6 +13,7 @@ from monai_medmerge.errors import SettingError, UnsafeCheckpointError
 from monai_medmerge.methods.registry import Method
 from monai_medmerge.methods.tensors import TensorHeader, TensorReaders, all_finite
 from monai_medmerge.methods.uniform_average import uniform_average
+from monai_medmerge.sources.patterns import selects
 
 BASES = ("anchor", "mean")
 GIVEN = "given"
@@ -46,7 +46,7 @@ class Recipe:
     base: str | None
     anchor: int
     statistics: str
-    exclude: Sequence[str]
+    exclude: str | Sequence[str]
     options: Mapping[str, Any]
 
     def __post_init__(self) -> None:
@@ -65,7 +65,7 @@ class Recipe:
 
     def excludes(self, name: str) -> bool:
         """Whether a tensor of this name is not merged."""
-        return any(fnmatchcase(name, pattern) for pattern in self.exclude)
+        return selects(self.exclude, name)
 
     def tensor(
         self, name: str, readers: Mapping[int, Reader], header: TensorHeader, base: Reader | None = None

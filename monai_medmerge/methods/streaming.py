@@ -26,7 +26,7 @@ def merge_files(
     base: str | Path | None = None,
     anchor: int = 0,
     statistics: str = "anchor",
-    exclude: Sequence[str] = (),
+    exclude: str | Sequence[str] = (),
     **options: Any,
 ) -> Path:
     """Merge safetensors files into one, for methods that need only the weights; memory does not grow with their number.
@@ -50,7 +50,8 @@ def merge_files(
 
     Raises:
         UnsafeCheckpointError: a file is absent, damaged, or holds values that are not finite.
-        IncompatibleSourcesError: two files differ in the shape of a tensor, or in whether it holds integers.
+        IncompatibleSourcesError: two files differ in the shape of a tensor, or in whether it holds integers, or share
+            no name.
         SettingError: the method or an option is unknown, or the method needs data.
 
     Example:
@@ -93,6 +94,13 @@ def _agreed_headers(files: MappedCheckpoints, recipe: Recipe) -> dict[str, Tenso
     """Kind and shape of every tensor of the result, the anchor's where it has the tensor."""
     count = len(recipe.sources)
     agreed = dict(files.headers[recipe.anchor])
+    for path, headers in zip(files.paths, files.headers, strict=True):
+        if not any(name in headers and not recipe.excludes(name) for name in files.headers[recipe.anchor]):
+            raise IncompatibleSourcesError(
+                f"names of {files.paths[recipe.anchor].name}, such as {next(iter(agreed), 'none')}",
+                f"none of them; {next(iter(headers), 'nothing')}, ...",
+                path.name,
+            )
     for n, headers in enumerate(files.headers):
         for name, header in headers.items():
             if recipe.excludes(name):

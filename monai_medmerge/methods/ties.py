@@ -76,4 +76,4 @@ def _trimmed(difference: Tensor, density: float) -> Tensor:
     if dropped <= 0:
         return difference
     magnitude = difference.abs()
-    return difference.masked_fill_(magnitude <= magnitude.flatten().kthvalue(dropped).values, 0)
+    return difference.masked_fill_(magnitude < magnitude.flatten().kthvalue(dropped + 1).values, 0)

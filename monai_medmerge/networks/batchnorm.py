@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from monai_medmerge.errors import DatasetError
+
+logger = logging.getLogger(__name__)
 
 
 class _Moments:
@@ -35,7 +38,9 @@ def recalibrate(network: nn.Module, batches: Iterable[Any]) -> nn.Module:
     """Measure batch-norm's running mean and variance anew, pooled over all numbers of all batches.
 
     Batch-norm layers normalise by their batch while the moments of their inputs are pooled by element count, so that
-    batches of any size count as much as they hold; all other layers, dropout too, stay in evaluation. REPAIR
+    batches of any size count as much as they hold; all other layers, dropout too, stay in evaluation. A layer that is
+    given a single number per channel normalises by the statistics it has, and layers that the network does not run,
+    such as those of heads for training alone, keep theirs. REPAIR
     (arXiv:2211.08403) explains why merged networks need it; `torch.optim.swa_utils.update_bn` averages per batch.
 
     Args:
@@ -47,7 +52,8 @@ def recalibrate(network: nn.Module, batches: Iterable[Any]) -> nn.Module:
         The same network.
 
     Raises:
-        DatasetError: there is no batch, or one holds no image. The statistics are then the old ones.
+        DatasetError: there is no batch, or one holds no image, or what reaches a layer is not finite or is one number
+            per channel in all. The statistics are then the old ones.
 
     Example:
         >>> norm = nn.BatchNorm1d(1)
@@ -55,7 +61,8 @@ def recalibrate(network: nn.Module, batches: Iterable[Any]) -> nn.Module:
         >>> norm.running_mean, norm.running_var
         (tensor([3.]), tensor([6.6667]))
     """
-    layers = [m for m in network.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    names = {m: n for n, m in network.named_modules() if isinstance(m, _BatchNorm) and m.track_running_stats}
+    layers = list(names)
     if not layers:
         return network
     moments = {layer: _Moments() for layer in layers}
@@ -63,13 +70,25 @@ def recalibrate(network: nn.Module, batches: Iterable[Any]) -> nn.Module:
     with torch.no_grad(), _only_training(network, layers), _observed(moments):
         for batch in batches:
             network(image_of(batch).to(device))
-    if not all(pooled.count for pooled in moments.values()):
-        raise DatasetError("at least one batch through every batch-norm layer", "none", "recalibration")
+    _check_moments({names[layer]: pooled for layer, pooled in moments.items()})
     for layer, pooled in moments.items():
-        if layer.running_mean is not None and layer.running_var is not None:
+        if pooled.count and layer.running_mean is not None and layer.running_var is not None:
             layer.running_mean.copy_(torch.as_tensor(pooled.mean))
             layer.running_var.copy_(torch.as_tensor(pooled.squares) / max(pooled.count - 1, 1))
     return network
+
+
+def _check_moments(moments: Mapping[str, _Moments]) -> None:
+    if not any(pooled.count for pooled in moments.values()):
+        raise DatasetError("at least one batch through a batch-norm layer", "none", "recalibration")
+    for name, pooled in moments.items():
+        where = f"recalibration, {name or 'network'}"
+        if pooled.count == 1:
+            raise DatasetError("two numbers per channel or more", "one", where)
+        if pooled.count and not torch.isfinite(torch.as_tensor(pooled.squares)).all():
+            raise DatasetError("finite images, and weights that keep them so", "NaN or infinity", where)
+    if idle := [name for name, pooled in moments.items() if not pooled.count]:
+        logger.info("Not run by the network, so that their statistics stay: %s", ", ".join(idle))
 
 
 def image_of(batch: Any) -> Tensor:
@@ -94,7 +113,8 @@ def _only_training(network: nn.Module, layers: Sequence[_BatchNorm]) -> Iterator
     """All layers in evaluation but these, which normalise by the batch and leave their buffers as they are."""
     modes = [(module, module.training) for module in network.modules()]
     momenta = [(layer, layer.momentum) for layer in layers]
-    counts = [(layer, layer.num_batches_tracked.clone()) for layer in layers if layer.num_batches_tracked is not None]
+    # Counters move with any momentum, and running statistics, where a batch is not finite, even with none.
+    buffers = [(buffer, buffer.clone()) for layer in layers for buffer in layer.buffers(recurse=False)]
     try:
         network.eval()
         for layer in layers:
@@ -106,9 +126,8 @@ def _only_training(network: nn.Module, layers: Sequence[_BatchNorm]) -> Iterator
             module.training = mode
         for layer, momentum in momenta:
             layer.momentum = momentum
-        for layer, count in counts:
-            if layer.num_batches_tracked is not None:
-                layer.num_batches_tracked.copy_(count)
+        for buffer, before in buffers:
+            buffer.copy_(before)
 
 
 @contextmanager
@@ -116,6 +135,8 @@ def _observed(moments: Mapping[_BatchNorm, _Moments]) -> Iterator[None]:
     def observe(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         if isinstance(layer, _BatchNorm):
             moments[layer].update(inputs[0])
+            # A single number has no variance, and torch refuses it.
+            layer.training = inputs[0].numel() > inputs[0].shape[1]
 
     handles = [layer.register_forward_pre_hook(observe) for layer in moments]
     try:

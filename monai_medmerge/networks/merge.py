@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
@@ -21,8 +21,11 @@ from monai_medmerge.networks.kernels import KernelLayout, KernelTensor, head_ind
 from monai_medmerge.networks.start import Start, among, check_start
 from monai_medmerge.sources.checkpoint import Source
 from monai_medmerge.sources.matching import MATCH, MatchReport, check_compatible, resolve
+from monai_medmerge.sources.patterns import selects
 
 GRANULARITIES = ("network", "layer", "kernel", "slice")
+Patterns = str | Sequence[str]
+logger = logging.getLogger(__name__)
 
 
 def merge(
@@ -33,9 +36,9 @@ def merge(
     start: Start = "uniform",
     anchor: int = 0,
     residual: bool = False,
-    exclude: Sequence[str] = (),
+    exclude: Patterns = (),
     *,
-    include: Sequence[str] = ("*",),
+    include: Patterns = ("*",),
     tie: bool = True,
     share_heads: bool = False,
 ) -> nn.Module:
@@ -85,13 +88,15 @@ def merge(
     resolved = [resolve(network, source) for source in sources]
     record = MergeRecord(tuple(s.name for s in sources), tuple(s.sha256 for s in sources), granularity, constraint)
     plan = _Plan(resolved, report, granularity, constraint, start, anchor, residual, tie, share_heads, record)
+    for pattern in [exclude] if isinstance(exclude, str) else exclude:
+        if not any(selects(pattern, row.tensor) for row in report.rows):
+            logger.warning("No tensor of %s is called %s, which was to be excluded", report.network, pattern)
     merged = copy_network(network)
     chosen = [t for t in kernel_tensors(merged) if _selected(t.name, include, exclude) and plan.present(t.name)]
     if not chosen:
         raise SettingError("patterns that leave something to merge", f"include={include}, exclude={exclude}", "merge")
     parents = {id(child): parent for parent in merged.modules() for child in parent.children()}
-    for parameter in merged.parameters():
-        parameter.requires_grad_(True)
+    _thaw(merged)
     with torch.no_grad():
         _blend_statistics(merged, plan, include, exclude)
     blended = plan.blends([(tensor, parents.get(id(tensor.module))) for tensor in chosen])
@@ -164,8 +169,7 @@ def fold(merged: nn.Module) -> nn.Module:
     for module, blended in weights.items():
         _restore(memo[id(module)], module, blended, order[module])
     remove_hooks(folded)
-    for parameter in folded.parameters():
-        parameter.requires_grad_(True)
+    _thaw(folded)
     return folded
 
 
@@ -351,12 +355,17 @@ def _check_plain(network: nn.Module) -> None:
             )
 
 
-def _selected(name: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
-    chosen, left_out = ([patterns] if isinstance(patterns, str) else patterns for patterns in (include, exclude))
-    return any(fnmatchcase(name, p) for p in chosen) and not any(fnmatchcase(name, p) for p in left_out)
+def _thaw(network: nn.Module) -> None:
+    for parameter in network.parameters():
+        # Integers, which some networks keep as parameters, take no gradient.
+        parameter.requires_grad_(parameter.is_floating_point())
 
 
-def _blend_statistics(merged: nn.Module, plan: _Plan, include: Sequence[str], exclude: Sequence[str]) -> None:
+def _selected(name: str, include: Patterns, exclude: Patterns) -> bool:
+    return selects(include, name) and not selects(exclude, name)
+
+
+def _blend_statistics(merged: nn.Module, plan: _Plan, include: Patterns, exclude: Patterns) -> None:
     """Start buffers: running statistics as their norm's scale is blended, all others as the anchor has them."""
     for prefix, module in merged.named_modules():
         for attribute, buffer in module.named_buffers(recurse=False):

@@ -2,6 +2,7 @@
 
 from monai_medmerge.sources.adaptation import adapt
 from monai_medmerge.sources.checkpoint import Source
+from monai_medmerge.sources.loading import load_sources
 from monai_medmerge.sources.matching import MatchReport, check_compatible, match, resolve
 
-__all__ = ["MatchReport", "Source", "adapt", "check_compatible", "match", "resolve"]
+__all__ = ["MatchReport", "Source", "adapt", "check_compatible", "load_sources", "match", "resolve"]

@@ -19,7 +19,11 @@ class _Weight:
 
     name: str
     wanted: tuple[int, ...]
-    transposed: bool
+    layer: _ConvNd
+
+    @property
+    def transposed(self) -> bool:
+        return isinstance(self.layer, _ConvTransposeNd)
 
 
 def adapt(network: nn.Module, source: Source) -> Source:
@@ -28,8 +32,9 @@ def adapt(network: nn.Module, source: Source) -> Source:
     - Another number of image channels, in every convolution that reads the image: to fewer, the sum over the channels
       that fall together; to more, each channel repeated and divided by the number of its copies. A grey image given in
       all channels then makes the same activations.
-    - 2-D to 3-D: the kernel repeated along the new first axis and divided by its length there ("inflation",
-      arXiv:1705.07750), so that a volume that is constant along it makes the same activations.
+    - 2-D to 3-D: the kernel repeated along the new first axis and divided by as many of its numbers as meet in one
+      output ("inflation", arXiv:1705.07750), so that a volume that is constant along it makes the same activations.
+      In a convolution all along the axis meet, in a transposed one those that lie a stride apart.
     - float16 and bfloat16 to the network's precision.
 
     What has no sound way stays as it is, and `match` says so.
@@ -52,7 +57,7 @@ def adapt(network: nn.Module, source: Source) -> Source:
     source = resolve(network, source)
     wanted = network.state_dict()
     convolutions = {
-        f"{name}.weight" if name else "weight": isinstance(module, _ConvTransposeNd)
+        f"{name}.weight" if name else "weight": module
         for name, module in network.named_modules(remove_duplicate=False)
         if isinstance(module, _ConvNd)
     }
@@ -76,17 +81,29 @@ def adapt(network: nn.Module, source: Source) -> Source:
 def _inflate(weight: _Weight, tensor: Tensor) -> tuple[Tensor, str]:
     if not tensor.ndim == len(weight.wanted) - 1 == 4 or tuple(tensor.shape[2:]) != weight.wanted[3:]:
         return tensor, ""
-    depth = weight.wanted[2]
-    inflated = tensor[:, :, None].expand(-1, -1, depth, -1, -1) / depth
-    return inflated, f"{weight.name}: 2-D to 3-D, repeated over a depth of {depth} and divided by it"
+    met = _numbers_met(weight.layer, weight.wanted[2])
+    if not met:
+        return tensor, ""
+    inflated = torch.stack([tensor / count for count in met], dim=2)
+    divided = " or ".join(map(str, sorted(set(met), reverse=True)))
+    return inflated, f"{weight.name}: 2-D to 3-D, repeated over a depth of {len(met)} and divided by {divided}"
+
+
+def _numbers_met(layer: _ConvNd, depth: int) -> list[int]:
+    """For each place along a kernel's depth, how many places meet in one output; empty if some outputs get none."""
+    if not isinstance(layer, _ConvTransposeNd):
+        return [depth] * depth
+    stride, dilation = layer.stride[0], layer.dilation[0]
+    phases = [place * dilation % stride for place in range(depth)]
+    return [phases.count(phase) for phase in phases] if len(set(phases)) == stride else []
 
 
 def _image_channels(
-    convolutions: Mapping[str, bool], source: Source, wanted: Mapping[str, Tensor]
+    convolutions: Mapping[str, _ConvNd], source: Source, wanted: Mapping[str, Tensor]
 ) -> tuple[int, int] | None:
     """Channels of the image that the source and the network take: those of the first convolution."""
     first = next((name for name in convolutions if name in source.tensors), None)
-    if first is None or convolutions[first]:
+    if first is None or isinstance(convolutions[first], _ConvTransposeNd):
         return None
     return source.tensors[first].shape[1], wanted[first].shape[1]
 

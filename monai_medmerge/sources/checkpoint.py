@@ -109,7 +109,17 @@ class Source:
         if key_map is not None:
             tensors = rename(tensors, key_map, where=found.name)
             provenance["key_map"] = key_map if isinstance(key_map, str) else dict(key_map)
-        return cls(name or (path.name if path.is_dir() else found.name.split(".")[0]), tensors, provenance)
+        return cls(name or (path.name if path.is_dir() else plain_name(found)), tensors, provenance)
+
+
+def plain_name(path: Path) -> str:
+    """A file's name without what says of which kind it is.
+
+    Example:
+        >>> plain_name(Path("resnet_v1.2.pt")), plain_name(Path("model.safetensors.index.json"))
+        ('resnet_v1.2', 'model')
+    """
+    return path.name.removesuffix(INDEX_SUFFIX) if path.name.endswith(INDEX_SUFFIX) else path.stem
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -137,11 +147,12 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         tensors, provenance = _read_pickle(path)
     else:
         raise UnsafeCheckpointError("a .safetensors, .pt or .pth file", f"the suffix {path.suffix!r}", path.name)
-    for prefix in WRAPPER_PREFIXES:
-        if tensors and all(key.startswith(prefix) for key in tensors):
-            tensors = {key.removeprefix(prefix): value for key, value in tensors.items()}
-            provenance["prefix_removed"] = prefix
-    return tensors, provenance
+    removed = ""
+    # One wrapper may be inside of another, in any order.
+    while prefix := next((p for p in WRAPPER_PREFIXES if tensors and all(key.startswith(p) for key in tensors)), ""):
+        tensors = {key.removeprefix(prefix): value for key, value in tensors.items()}
+        removed += prefix
+    return tensors, {**provenance, **({"prefix_removed": removed} if removed else {})}
 
 
 def _check(tensors: Mapping[str, Tensor], where: str) -> None:
@@ -229,7 +240,12 @@ def _read_pickle(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     provenance: dict[str, Any] = {"format": "torch, weights only"}
     if nested:
         provenance["nested_under"] = nested
-    if ignored := sorted(str(key) for key, value in state.items() if not isinstance(value, Tensor)):
+    for key, tensor in tensors.items():
+        if tensor.layout == torch.strided and tensor.nbytes > tensor.untyped_storage().nbytes():
+            # A small file may otherwise ask for any amount of memory.
+            found = f"{tensor.numel():,} numbers on {tensor.untyped_storage().nbytes():,} bytes"
+            raise UnsafeCheckpointError("tensors that hold all their numbers", found, f"{path.name}, {key}")
+    if ignored := sorted(str(key) for key in state if key not in tensors):
         provenance["ignored"] = ignored
     return tensors, provenance
 

@@ -178,6 +178,8 @@ def _choose(features: Tensor, label: Tensor, generator: torch.Generator) -> tupl
     """Which voxels become samples (None: images do), and the samples' labels."""
     if label.ndim <= 2 and label.numel() == len(features):
         return None, label.reshape(-1).long().cpu()
+    if label.ndim == 2 and len(label) == len(features) and features.ndim == 2:
+        return None, label.argmax(1).cpu()
     if label.ndim != features.ndim:
         expected = f"(image,) or (image, channel, *space) as the features {tuple(features.shape)}"
         raise DatasetError(f"labels {expected}", f"{tuple(label.shape)}", "label")

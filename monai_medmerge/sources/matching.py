@@ -165,9 +165,15 @@ def match(network: nn.Module, sources: Sequence[Source]) -> MatchReport:
         for name, tensor in wanted.items()
     )
     transposed = {
-        f"{n}.weight" for n, m in network.named_modules(remove_duplicate=False) if isinstance(m, _ConvTransposeNd)
+        f"{name}.weight" if name else "weight"
+        for name, module in network.named_modules(remove_duplicate=False)
+        if isinstance(module, _ConvTransposeNd)
     }
-    reasons = tuple(_conflict(rows, n, source, transposed) for n, source in enumerate(resolved))
+    names = [source.name for source in resolved]
+    reasons = tuple(
+        "another source has its name" if names.count(source.name) > 1 else _conflict(rows, n, source, transposed)
+        for n, source in enumerate(resolved)
+    )
     notes = tuple(_notes(source, wanted) for source in resolved)
     return MatchReport(type(network).__name__, tuple(source.name for source in sources), rows, reasons, notes)
 

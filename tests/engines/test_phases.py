@@ -147,3 +147,11 @@ def test_rates_of_earlier_stages_are_lower() -> None:
     stages = [child for child in network.children() if list(child.parameters())]
     for n, stage in enumerate(reversed(stages)):
         assert {rates[id(p)] for p in stage.parameters()} == {0.1 * 0.5**n}
+
+
+def test_a_probe_takes_one_pattern_as_text() -> None:
+    network = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
+    before = network[0].weight.clone()
+    data = [{"image": torch.randn(8, 4), "label": torch.randint(2, (8,))}]
+    LinearProbeTrainer(network, data, 1, nn.CrossEntropyLoss(), head="1.*").run()
+    assert torch.equal(network[0].weight, before)

@@ -210,3 +210,9 @@ def test_what_is_out_of_range_is_refused(call: object, where: str) -> None:
     *tensors, base = draw(3)
     with pytest.raises(SettingError, match=where):
         call(tensors, base)  # type: ignore[operator]
+
+
+def test_ties_keeps_what_is_as_large_as_the_smallest_that_stays() -> None:
+    assert torch.equal(ties([torch.ones(5)], torch.zeros(5), density=0.2), torch.ones(5))
+    mixed = torch.tensor([3.0, 1.0, -1.0, 1.0, 0.5])
+    assert ties([mixed], torch.zeros(5), density=0.4).tolist() == [3.0, 1.0, -1.0, 1.0, 0.0]

@@ -246,3 +246,21 @@ def test_killed_in_the_middle_leaves_no_output(tmp_path: Path) -> None:
     assert not output.exists()
     stored = load_file(merge_files("uniform_average", paths, output))
     assert all(torch.equal(stored[name], tensor) for name, tensor in state.items())
+
+
+def test_one_pattern_may_be_given_as_text(paths: list[Path], tmp_path: Path) -> None:
+    one, listed = (
+        merge_files("uniform_average", paths, tmp_path / f"{n}.safetensors", exclude=exclude)
+        for n, exclude in enumerate(("model.0.*", ["model.0.*"]))
+    )
+    assert one.read_bytes() == listed.read_bytes()
+    same = {name: torch.equal(tensor, load_file(paths[0])[name]) for name, tensor in load_file(one).items()}
+    assert {name for name, kept in same.items() if kept} >= {name for name in same if name.startswith("model.0.")}
+    assert not all(same.values())
+
+
+def test_files_without_a_common_name_are_refused(tmp_path: Path) -> None:
+    first = save({"weight": torch.ones(2)}, tmp_path / "first.safetensors")
+    second = save({"module.weight": torch.ones(2)}, tmp_path / "second.safetensors")
+    with pytest.raises(IncompatibleSourcesError, match=r"second.safetensors: expected names of first.*module.weight"):
+        merge_files("uniform_average", [first, second], tmp_path / "merged.safetensors")

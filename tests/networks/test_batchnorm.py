@@ -56,3 +56,41 @@ def test_a_failure_leaves_everything_as_it_was() -> None:
 
 def test_without_batchnorm_no_batch_is_drawn() -> None:
     recalibrate(nn.InstanceNorm2d(2, track_running_stats=True), iter(()))
+
+
+class Idle(nn.Module):
+    """With a head for training alone, as deep supervision has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.used, self.idle = nn.BatchNorm2d(1), nn.BatchNorm2d(1)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return self.used(image)
+
+
+def test_layers_that_are_not_run_keep_their_statistics(caplog: pytest.LogCaptureFixture) -> None:
+    network = Idle()
+    with caplog.at_level("INFO"):
+        recalibrate(network, [torch.randn(4, 1, 8, 8) + 3])
+    assert network.used.running_mean.item() == pytest.approx(3, abs=0.3)
+    assert network.idle.running_mean.item() == 0
+    assert "idle" in caplog.text
+
+
+def test_a_last_batch_of_one_number_per_channel_counts_like_any() -> None:
+    values = torch.randn(5, 2, 1, 1)
+    norm = recalibrate(nn.Sequential(nn.BatchNorm2d(2)), values.split(4))[0]
+    assert torch.allclose(norm.running_mean, values.mean((0, 2, 3)))
+    assert torch.allclose(norm.running_var, values.var((0, 2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("batches", "words"),
+    [([torch.full((2, 1, 4, 4), torch.nan)], "finite"), ([torch.zeros(1, 1, 1, 1)], "two numbers")],
+)
+def test_what_has_no_moments_is_refused_by_layer(batches: list[torch.Tensor], words: str) -> None:
+    network = nn.Sequential(nn.Identity(), nn.BatchNorm2d(1))
+    with pytest.raises(DatasetError, match=f"recalibration, 1: expected .*{words}"):
+        recalibrate(network, batches)
+    assert network[1].running_mean.item() == 0

@@ -101,3 +101,17 @@ def test_a_source_taken_away_leaves_variances_positive(constraint: str) -> None:
     merged = merge(networks[0], sources, constraint=constraint, start=torch.tensor([2.0, -1.0]))
     assert (merged[1].running_var > 0).all()
     assert merged.eval()(torch.randn(4, 2)).isfinite().all()
+
+
+def test_integer_parameters_stay_as_they_are() -> None:
+    network = nn.Linear(2, 2)
+    network.table = nn.Parameter(torch.arange(3), requires_grad=False)
+    folded = fold(merge(network, [Source.from_network(network, "a")]))
+    assert torch.equal(folded.table, torch.arange(3))
+    assert folded.weight.requires_grad
+
+
+def test_a_pattern_that_excludes_nothing_is_told(sources: list[Source], caplog: pytest.LogCaptureFixture) -> None:
+    merge(Tied(0), sources, exclude=["first.wieght", "second.*"])
+    assert "first.wieght" in caplog.text
+    assert "second" not in caplog.text

@@ -69,3 +69,19 @@ def test_shapes_never_change_unasked() -> None:
     with pytest.raises(IncompatibleSourcesError, match=r"conv1\.weight"):
         merge(resnet(1), [Source.from_network(resnet(3), "rgb")], exclude=["fc.*"])
     merge(resnet(1), [adapt(resnet(1), Source.from_network(resnet(3), "rgb"))], exclude=["fc.*"])
+
+
+@pytest.mark.parametrize(("kernel", "stride"), [(2, 2), (3, 1), (3, 2), (4, 2), (5, 3)])
+def test_inflated_transposed_convolutions_keep_activations_too(kernel: int, stride: int) -> None:
+    torch.manual_seed(0)
+    flat, deep = nn.ConvTranspose2d(4, 2, kernel, stride), nn.ConvTranspose3d(4, 2, kernel, stride)
+    deep.load_state_dict(dict(adapt(deep, Source.from_network(flat, "flat")).tensors))
+    image = torch.randn(1, 4, 5, 5)
+    with torch.no_grad():
+        inner = deep(image[:, :, None].expand(-1, -1, 7, -1, -1))[:, :, kernel:-kernel]
+        assert torch.allclose(inner, flat(image)[:, :, None].expand_as(inner), atol=1e-6)
+
+
+def test_a_kernel_shorter_than_its_stride_cannot_be_inflated() -> None:
+    source = Source.from_network(nn.ConvTranspose2d(2, 2, 2, 3), "flat")
+    assert not match(nn.ConvTranspose3d(2, 2, 2, 3), [adapt(nn.ConvTranspose3d(2, 2, 2, 3), source)]).compatible

@@ -17,7 +17,8 @@ from monai.networks.nets import UNet
 from safetensors.torch import save_file
 from torch import nn
 
-from monai_medmerge import Source, UnsafeCheckpointError
+from monai_medmerge import SettingError, Source, UnsafeCheckpointError
+from monai_medmerge.sources import load_sources
 
 
 def network() -> nn.Module:
@@ -230,3 +231,37 @@ def test_a_thousand_damaged_checkpoints_are_read_right_or_refused(tmp_path: Path
     assert read + refused == 1000
     assert refused > 500
     assert read > 20
+
+
+@pytest.mark.parametrize("prefix", ["_orig_mod.module.", "module._orig_mod.", "module.module."])
+def test_wrappers_inside_of_wrappers_are_taken_off(prefix: str, tmp_path: Path) -> None:
+    torch.save({f"{prefix}weight": torch.ones(1), f"{prefix}bias": torch.ones(1)}, tmp_path / "a.pt")
+    source = Source.from_file(tmp_path / "a.pt")
+    assert sorted(source.tensors) == ["bias", "weight"]
+    assert source.provenance["prefix_removed"] == prefix
+
+
+def test_a_small_file_asks_for_no_large_memory(tmp_path: Path) -> None:
+    torch.save({"weight": torch.ones(1).expand(10**13)}, tmp_path / "bomb.pt")
+    with pytest.raises(UnsafeCheckpointError, match=r"bomb.pt, weight: .*10,000,000,000,000 numbers on 4 bytes"):
+        Source.from_file(tmp_path / "bomb.pt")
+
+
+def test_what_is_left_aside_is_told(tmp_path: Path) -> None:
+    torch.save({"weight": torch.ones(1), 0: torch.ones(1), "epoch": 3}, tmp_path / "a.pt")
+    assert Source.from_file(tmp_path / "a.pt").provenance["ignored"] == ["0", "epoch"]
+
+
+def test_sources_of_one_file_name_are_told_apart(tmp_path: Path) -> None:
+    for folder in ("chest", "brain"):
+        (tmp_path / folder).mkdir()
+        for version in ("v1.2", "v1.3"):
+            torch.save({"weight": torch.ones(1)}, tmp_path / folder / f"{version}.pt")
+    chest, brain = tmp_path / "chest", tmp_path / "brain"
+    names = [source.name for source in load_sources([chest / "v1.2.pt", chest / "v1.3.pt"])]
+    assert names == ["v1.2", "v1.3"]
+    names = [source.name for source in load_sources([chest / "v1.2.pt", brain / "v1.2.pt"])]
+    assert names == ["chest/v1.2", "brain/v1.2"]
+    assert [source.name for source in load_sources({"a": brain / "v1.2.pt"})] == ["a"]
+    with pytest.raises(SettingError, match="one or more sources"):
+        load_sources([])

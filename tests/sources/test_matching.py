@@ -102,3 +102,9 @@ def test_a_mismatch_is_never_an_exception() -> None:
     )
     for source in (Source("one", {"x": torch.zeros(1)}), integers):
         assert not match(resnet(), [source]).compatible
+
+
+def test_sources_of_one_name_do_not_fit() -> None:
+    sources = [Source.from_network(nn.Linear(2, 2), name) for name in ("model", "model", "other")]
+    report = match(nn.Linear(2, 2), sources)
+    assert [bool(reason) for reason in report.reasons] == [True, True, False]
