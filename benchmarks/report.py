@@ -3,8 +3,9 @@
     python -m benchmarks.report --runs benchmarks/results/transfer --output docs/images
     python -m benchmarks.report --methods medmerge:weights medmerge:activations --against medmerge
 
-Macro F1 on the test images, mean over seeds and budgets, with 95 % intervals from a bootstrap that draws seeds and test
-cases anew, the same for all methods of a target, so that differences are paired. Only cells (target, budget, seed)
+Macro F1 on the test images, mean over seeds and budgets, with 95 % intervals from a bootstrap that draws seeds and
+patients of the test images anew (images, where patients are not known), the same for all methods of a target, so that
+differences are paired. Targets are not drawn: intervals are for these. Only cells (target, budget, seed)
 that all shown methods have take part. FT and LP-FT are those of the source that validation images pick, for each
 target and budget.
 """
@@ -81,17 +82,15 @@ def read(folder: Path, stage: str) -> Results:
         folder: with `runs.jsonl` and `truth.json`.
         stage: `after` or `before` fine-tuning.
     """
-    truth = {
-        name: np.array(list(map(int, text))) for name, text in json.loads((folder / "truth.json").read_text()).items()
-    }
+    truth = json.loads((folder / "truth.json").read_text())
     results = Results()
     for line in map(json.loads, (folder / "runs.jsonl").read_text().splitlines()):
-        labels = truth[line["target"]]
+        labels = np.array(list(map(int, truth[line["target"]]["labels"])))
         classes = int(labels.max()) + 1
         # What others are compared with is always fine-tuned.
         predicted = line["after" if line["method"].partition(":")[0] in PICKED else stage]
         entries = labels * classes + np.array(list(map(int, predicted)))
-        counts = _draws(line["target"], len(labels)) @ np.eye(classes**2)[entries]
+        counts = _draws(line["target"], tuple(truth[line["target"]]["patients"])) @ np.eye(classes**2)[entries]
         cell = (line["target"], line["labels"])
         results.scores[cell].setdefault(line["method"], {})[line["seed"]] = f1_of_counts(
             counts.reshape(-1, classes, classes)
@@ -102,11 +101,11 @@ def read(folder: Path, stage: str) -> Results:
 
 
 @cache
-def _draws(target: str, cases: int) -> np.ndarray:
-    """(1 + draws, cases) how often each test case is drawn; first, each once."""
-    rng = np.random.default_rng(_number(target))
-    drawn = rng.multinomial(cases, np.full(cases, 1 / cases), size=SAMPLES)
-    return np.concatenate([np.ones((1, cases)), drawn])
+def _draws(target: str, patients: tuple[int, ...]) -> np.ndarray:
+    """(1 + draws, cases) how often each test case is drawn, all of a patient together; first, each once."""
+    count = max(patients) + 1
+    drawn = np.random.default_rng(_number(target)).multinomial(count, np.full(count, 1 / count), size=SAMPLES)
+    return np.concatenate([np.ones((1, len(patients))), drawn[:, list(patients)]])
 
 
 def _pick(results: Results) -> None:

@@ -9,7 +9,7 @@ target, budget and seed see the same labelled images, in batches drawn and augme
 number of optimisation steps. The rate of fine-tuning is chosen for every target and method from one grid, on
 validation images, with labels of another seed (`rates.jsonl`); what takes part in the choice never sees test images.
 Those are read once, at the end of a run (`runs.jsonl`, with the class predicted for every test image, by which
-`python -m benchmarks.transfer.report` resamples). Cases whose line is there are not run again.
+`python -m benchmarks.report` resamples). Cases whose line is there are not run again.
 """
 
 from __future__ import annotations
@@ -111,10 +111,12 @@ def result(target: Target, labels: int, seed: int, method: str, rate: float) -> 
 
 
 def _write_truth(path: Path, target: Target) -> None:
-    """The labels of the test images, for the report."""
+    """The labels of the test images, and whose they are, for the report."""
     known = json.loads(path.read_text()) if path.exists() else {}
     if target.name not in known:
-        known[target.name] = "".join(map(str, load(target).test.labels.tolist()))
+        parts = load(target)
+        labels = "".join(map(str, parts.test.labels.tolist()))
+        known[target.name] = {"labels": labels, "patients": parts.test_patients.tolist()}
         write_json(path, known)
 
 

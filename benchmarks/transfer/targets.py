@@ -40,6 +40,8 @@ class Parts(NamedTuple):
     training: Images
     validation: Images
     test: Images
+    test_patients: np.ndarray
+    """Number of the patient of every test image; of the image itself where patients are not known."""
     shared: tuple[Images, ...] = ()
     """Of the target's own sources."""
 
@@ -155,7 +157,7 @@ def load(target: Target) -> Parts:
                 _prepared(data[f"{split}_images"], data[f"{split}_labels"].ravel())
                 for split in ("train", "val", "test")
             )
-            return Parts(training, validation, test)
+            return Parts(training, validation, test, np.arange(len(test.labels)))
         images, labels, test = data["images"], data["labels"], data["split"] == "test"
         groups = data["group"] if "group" in data else np.arange(len(labels))
         held_out = ~test & np.isin(groups, _first_groups(groups[~test]))
@@ -164,10 +166,11 @@ def load(target: Target) -> Parts:
             share = _shares(groups, training, len(target.related))
             shared = [(share == n) & np.isin(labels, classes) for n, classes in enumerate(target.related)]
             training &= share == len(target.related)
+        patients = np.unique(groups[test], return_inverse=True)[1]
         training, validation, test, *own = (
             _prepared(images[mask], labels[mask]) for mask in (training, held_out, test, *shared)
         )
-        return Parts(training, validation, test, tuple(own))
+        return Parts(training, validation, test, patients, tuple(own))
 
 
 def _shares(groups: np.ndarray, training: np.ndarray, sources: int) -> np.ndarray:
