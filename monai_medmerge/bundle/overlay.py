@@ -133,10 +133,10 @@ class Overlay:
             logger.warning(
                 "Set aside for this run, as it would load over the merged weights: CheckpointLoader %s", loader
             )
+        start = merged_start(trainer, network, self.sources, self.options)
         moved = {} if self.overwrite else redirect_savers(objects, self._folder)
         for saver, folder in moved.items():
             logger.warning("Checkpoints are there already: saver %s writes to %s", saver, folder)
-        start = merged_start(trainer, network, self.sources, self.options)
         network.load_state_dict(start.network.state_dict())
         self.start = start
         self._save("initialization.pt", network)

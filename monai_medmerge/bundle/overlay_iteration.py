@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from monai_medmerge.bundle.overlay_network import exchanged, holders
+from monai_medmerge.bundle.overlay_optimizers import Idle, StandIns, optimizers
 from monai_medmerge.engines import CoefficientTrainer
 from monai_medmerge.errors import SettingError
 
@@ -42,13 +43,15 @@ class Iteration:
         else:
             self.process = process
 
-    def engine(self, network: nn.Module, epochs: int, rate: float, head_rate: float) -> CoefficientTrainer:
-        """A coefficient trainer that runs this iteration."""
+    def engine(
+        self, network: nn.Module, epochs: int, rate: float, head_rate: float
+    ) -> tuple[CoefficientTrainer, torch.optim.Optimizer]:
+        """A coefficient trainer that runs this iteration, and the optimizer that the iteration should step."""
         trainer = self.trainer
-        if not isinstance(getattr(trainer, "optimizer", None), torch.optim.Optimizer):
+        if next(optimizers(getattr(trainer, "optimizer", None)), None) is None:
             raise SettingError(
-                "a trainer with `optimizer`, in whose place the coefficients' own can step; without one: "
-                "--coefficient_epochs 0",
+                "a trainer with `optimizer`, one or a list of them, in whose place the coefficients' own can step; "
+                "without one: --coefficient_epochs 0",
                 f"{type(trainer).__name__} without",
                 "trainer",
             )
@@ -56,17 +59,21 @@ class Iteration:
         learner = CoefficientTrainer(
             network, self.loader, epochs, getattr(trainer, "loss_function", _no_loss),
             rate, head_rate, device=trainer.state.device,
-            epoch_length=self.epoch_length, iteration_update=self.process,
+            epoch_length=self.epoch_length, iteration_update=lambda engine, batch: process(engine, batch),
             find_unused_parameters=any(getattr(part, "find_unused_parameters", False) for part in parts),
             **{name: getattr(trainer, name) for name in PIECES if hasattr(trainer, name)},
         )  # fmt: skip
+        optimizer = learner.optimizer
+        stand_ins = StandIns(optimizer)
+        learner.optimizer = stand_ins.of(trainer.optimizer)
+        process = stand_ins.of(self.process)
         # What a subclass of a trainer has beyond MONAI's, its own iteration may look for.
         for name, value in vars(trainer).items():
             if name not in vars(learner) and name != "run":
-                setattr(learner, name, value)
+                setattr(learner, name, stand_ins.of(value))
         # In a distributed run the learner wraps its network only now.
         learner.add_event_handler(Events.STARTED, lambda: self.give(learner, learner.network))
-        return learner
+        return learner, optimizer
 
     def give(self, engine: Any, network: nn.Module) -> None:
         """Let an engine hold a network wherever the trainer holds the one that it trains."""
@@ -77,7 +84,7 @@ class Iteration:
         """What the iteration calls the network with, for every batch of an epoch; nothing is computed."""
         engine = copy.copy(self.trainer)
         self.give(engine, Probe(self.network))
-        engine.optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))])
+        engine.optimizer = StandIns(Idle()).of(getattr(self.trainer, "optimizer", None))
         engine.state = copy.copy(self.trainer.state)
         engine.state.epoch = 1
         for number, batch in enumerate(self.loader, start=1):

@@ -167,7 +167,7 @@ def _idle(replay: Replay, calls: Calls) -> set[_BatchNorm]:
 
 def _learn(iteration: Iteration, merged: nn.Module, options: MergeOptions) -> list[float]:
     """Train the coefficients; the mean loss of every epoch."""
-    learner = iteration.engine(
+    learner, optimizer = iteration.engine(
         merged, options.coefficient_epochs, options.coefficient_learning_rate, options.head_learning_rate
     )
     batches: list[float] = []
@@ -177,7 +177,7 @@ def _learn(iteration: Iteration, merged: nn.Module, options: MergeOptions) -> li
         output = engine.state.output
         loss = output.get("loss") if isinstance(output, dict) else output
         if isinstance(loss, float | Tensor) and (not isinstance(loss, Tensor) or loss.numel() == 1):
-            batches.append(float(loss))
+            batches.append(loss.item() if isinstance(loss, Tensor) else loss)
 
     def report(engine: Any) -> None:
         loss = sum(batches) / len(batches) if batches else float("nan")
@@ -189,7 +189,7 @@ def _learn(iteration: Iteration, merged: nn.Module, options: MergeOptions) -> li
     learner.add_event_handler(Events.EPOCH_COMPLETED, report)
     learner.run()
     # AdamW has a state for what it has stepped.
-    if not learner.optimizer.state:
+    if not optimizer.state:
         raise elsewhere("network and engine.optimizer")
     return epochs
 

@@ -18,9 +18,9 @@ from torch import Tensor
 from monai_medmerge.bundle.overlay import OVERLAY_FILE
 
 BUNDLES: dict[str, Callable[[Path], Path]] = {**zoo_bundles.BUNDLES, **unusual_bundles.BUNDLES}
-RUN_IDS = {"classification": "training"}
-HANDLERS = {"classification": "handlers"}
-NETWORKS = {"deep_supervision": "network_def"}
+RUN_IDS = {"classification": "training", "two_optimizers": "go"}
+HANDLERS = {"classification": "handlers", "two_optimizers": "fit::engine::train_handlers"}
+NETWORKS = {"deep_supervision": "network_def", "two_optimizers": "model"}
 SAVED = {"classification": "results/checkpoint_final_iteration=*.pt"}
 
 
@@ -31,7 +31,8 @@ class Bundle:
         self.root = BUNDLES[name](folder)
         self.name = name
         self.config = next((folder / "configs").glob("train.*"))
-        self.network_def = ConfigParser.load_config_file(self.config)["network_def"]
+        config = ConfigParser.load_config_file(self.config)
+        self.network_def = config.get("network_def") or config["model"]
         self.sources = [self.source(f"s{seed}.pt", seed) for seed in (1, 2)]
 
     def source(self, file: str, seed: int, **changes: Any) -> str:

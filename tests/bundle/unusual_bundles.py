@@ -255,8 +255,76 @@ class Seen:
         self.file.write_text(json.dumps(self.numbers))
 """
 
+
+def two_optimizers(folder: Path) -> Path:
+    """YAML, no usual id but `model`, a trainer with a list of optimizers, a scaler for both, no validation."""
+    model = {
+        "_target_": "DenseNet", "spatial_dims": 2, "in_channels": 1, "out_channels": 3, "init_features": 8,
+        "growth_rate": 4, "block_config": [2, 2],
+    }  # fmt: skip
+    config = {
+        "imports": ["$import functools", "$from scripts.pairs import step"],
+        "root": ".",
+        "model": model,
+        "scaler": {"_target_": "torch.amp.GradScaler", "device": "cpu", "init_scale": 64.0},
+        "optimizers": [
+            {"_target_": "torch.optim.AdamW", "params": "$@model.features.parameters()", "lr": 0.001},
+            {"_target_": "torch.optim.SGD", "params": "$@model.class_layers.parameters()", "lr": 0.01},
+        ],
+        "fit": {
+            "pairs": {"_target_": "scripts.pairs.Pairs"},
+            "loader": {
+                "_target_": "torch.utils.data.DataLoader", "dataset": "@fit#pairs", "batch_size": 4, "shuffle": True,
+            },
+            "engine": {
+                "_target_": "SupervisedTrainer", "device": "$torch.device('cpu')", "max_epochs": 1,
+                "train_data_loader": "@fit#loader", "network": "@model", "optimizer": "@optimizers",
+                "loss_function": {"_target_": "torch.nn.CrossEntropyLoss"}, "decollate": False,
+                "iteration_update": "$functools.partial(step, scaler=@scaler)",
+                "train_handlers": [
+                    {
+                        "_target_": "CheckpointSaver", "save_dir": "$@root + '/models'",
+                        "save_dict": {"model": "@model"}, "save_final": True, "final_filename": "model.pt",
+                    },
+                ],
+            },
+        },
+        "go": ["$monai.utils.set_determinism(seed=1)", "$@fit#engine.run()"],
+    }  # fmt: skip
+    (folder / "scripts").mkdir()
+    (folder / "scripts" / "pairs.py").write_text(PAIRS)
+    return write(folder, train_yaml=config, inference_yaml=inference(model))
+
+
+PAIRS = """
+import torch
+
+
+class Pairs(torch.utils.data.Dataset):
+    def __len__(self):
+        return 12
+
+    def __getitem__(self, index):
+        return torch.rand(1, 16, 16, generator=torch.Generator().manual_seed(index)) + index % 3, index % 3
+
+
+def step(engine, batch, scaler, optimizers=None):
+    images, labels = batch
+    optimizers = engine.optimizer if optimizers is None else optimizers
+    engine.network.train()
+    for optimizer in optimizers:
+        optimizer.zero_grad()
+    loss = engine.loss_function(engine.network(images), labels)
+    scaler.scale(loss).backward()
+    for optimizer in optimizers:
+        scaler.step(optimizer)
+    scaler.update()
+    return {"loss": loss}
+"""
+
 BUNDLES: dict[str, Callable[[Path], Path]] = {
     "mixed_precision": mixed_precision,
     "detection": detection,
     "stream": stream,
+    "two_optimizers": two_optimizers,
 }
