@@ -56,6 +56,7 @@ class Iteration:
                 "trainer",
             )
         parts = [part for value in self.holders.values() for part in value.modules()]
+        process = self.process
         learner = CoefficientTrainer(
             network, self.loader, epochs, getattr(trainer, "loss_function", _no_loss),
             rate, head_rate, device=trainer.state.device,
@@ -66,7 +67,7 @@ class Iteration:
         optimizer = learner.optimizer
         stand_ins = StandIns(optimizer)
         learner.optimizer = stand_ins.of(trainer.optimizer)
-        process = stand_ins.of(self.process)
+        process = stand_ins.of(process)
         # What a subclass of a trainer has beyond MONAI's, its own iteration may look for.
         for name, value in vars(trainer).items():
             if name not in vars(learner) and name != "run":
