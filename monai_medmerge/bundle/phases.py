@@ -12,12 +12,14 @@ import ignite.distributed as idist
 import torch
 from ignite.handlers import ProgressBar
 from monai.handlers import StatsHandler, TensorBoardStatsHandler
+from monai.utils import optional_import
 from torch import nn
-from torch.utils.tensorboard import SummaryWriter
 
 from monai_medmerge.bundle.history import TrainingHistory
 from monai_medmerge.engines import Record
 from monai_medmerge.handlers import CoefficientLogger, EpochSeedHandler, ResumeHandler
+
+tensorboard, _ = optional_import("torch.utils.tensorboard", descriptor="pip install 'monai_medmerge[tensorboard]': {}")
 
 
 def phase_handlers(
@@ -42,7 +44,7 @@ def phase_handlers(
 
     A checkpoint of another seed or other data in the same folder ends the run with a `ResumeError`.
     """
-    writer = SummaryWriter(str(Path(output_dir, "events"))) if idist.get_rank() == 0 else None
+    writer = tensorboard.SummaryWriter(str(Path(output_dir, "events"))) if idist.get_rank() == 0 else None
     seen = history.follow(name, merged, writer) if history is not None else {}
     run = Record({"seed": seed, "data_sha256": data_sha256(getattr(dataset, "data", ()))})
     resume = ResumeHandler(Path(output_dir, "checkpoints"), name, beside={"run": run, **seen})

@@ -89,8 +89,13 @@ class Method:
         required = [name for name, default in known.items() if default is inspect.Parameter.empty]
         if missing := [name for name in required if name not in options]:
             raise SettingError(f"a value for {', '.join(required)}", f"none for {missing[0]}", f"method {self.name}")
+        for name, value in options.items():
+            if isinstance(known.get(name), float) and (not isinstance(value, int | float) or isinstance(value, bool)):
+                raise SettingError("a number", f"{value!r}", f"method {self.name}, {name}")
         for name in (*self.per_source, *filter(None, [self.data])):
             value = options.get(name)
+            if isinstance(value, str):
+                raise SettingError("a list with a value for each source", f"{value!r}", f"method {self.name}, {name}")
             if value is not None and (not isinstance(value, Sequence) or len(value) != sources):
                 found = f"{len(value)}" if isinstance(value, Sequence) else type(value).__name__
                 raise SettingError(f"one value for each of {sources} sources", found, f"method {self.name}, {name}")

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from monai_medmerge.errors import DatasetError
 from monai_medmerge.networks.batchnorm import image_of
@@ -254,7 +254,10 @@ def _readers(groups: ChannelGroups, network: nn.Module) -> dict[_Reader, Tensor]
         for member in group.members:
             path, _, attribute = member.tensor.rpartition(".")
             module = network.get_submodule(path)
-            if member.reads and attribute == "weight" and isinstance(module, _ConvNd | nn.Linear):
+            if not member.reads or attribute != "weight" or not isinstance(module, _ConvNd | nn.Linear):
+                continue
+            # Along its other axis a weight is read only by something else that borrows it, such as a tied decoder.
+            if member.axis == (0 if isinstance(module, _ConvTransposeNd) else 1):
                 found[_Reader(g, path, -1 if isinstance(module, nn.Linear) else 1)] = member.index
     return found
 

@@ -102,6 +102,8 @@ def extract(
     seen = 0
     for batch in batches:
         image, label = pair(batch)
+        if label.is_floating_point() and not torch.isfinite(label).all():
+            raise DatasetError("class numbers", "NaN or infinity", "label")
         layer = layer or layer_before_scores(networks[0], image)
         inputs = [_input_of(layer, network, image) for network in networks]
         chosen, rows = _choose(inputs[0], label, generator)

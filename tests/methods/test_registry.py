@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -74,3 +75,16 @@ def test_a_method_can_be_added_and_taken_out() -> None:
     assert "`passing` | Nothing | 3 sources |" in methods_table()
     unregister("passing")
     assert "passing" not in METHODS
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("task_arithmetic", {"scale": "0.4"}, "task_arithmetic, scale: expected a number, found '0.4'"),
+        ("ties", {"density": True}, "a number"),
+        ("weighted_average", {"weights": "12"}, "weights: expected a list"),
+    ],
+)
+def test_options_of_another_type_are_refused(name: str, options: dict[str, Any], words: str) -> None:
+    with pytest.raises(SettingError, match=words):
+        get_method(name).check_options(options, sources=2)

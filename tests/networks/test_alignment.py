@@ -244,3 +244,24 @@ def test_matching_is_repeatable_and_no_single_group_could_do_better(widths: list
         similarity = similarity + anchor[f"{n + 1}.weight"].T @ moved[f"{n + 1}.weight"]
         best = float(similarity[torch.arange(group.size), best_order(similarity)].sum())
         assert best <= float(similarity.diagonal().sum()) + 1e-4
+
+
+class Borrowed(nn.Module):
+    """An autoencoder whose decoder is the encoder's weight, transposed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.Linear(6, 8, bias=False)
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        return nn.functional.linear(self.encoder(values).relu(), self.encoder.weight.t())
+
+
+def test_a_weight_that_is_borrowed_is_no_reader_of_its_own_outputs() -> None:
+    first, second = Borrowed(), Borrowed()
+    values = torch.randn(4, 6)
+    sources = [Source.from_network(network, name) for network, name in ((first, "a"), (second, "b"))]
+    aligned = align(Borrowed(), sources, values, [torch.randn(16, 6)])
+    again = Borrowed()
+    again.load_state_dict(dict(aligned[1].tensors))
+    assert torch.allclose(again(values), second(values), atol=1e-6)
