@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -60,14 +61,17 @@ class Overlay:
     ) -> None:
         known = [field.name for field in fields(MergeOptions)]
         if unknown := sorted(set(options) - set(known)):
-            raise SettingError(f"options among {', '.join(known)}", ", ".join(unknown), "medmerge")
+            others = [name for name in inspect.signature(Overlay).parameters if name != "options"]
+            raise SettingError(f"settings among {', '.join([*known, *others])}", ", ".join(unknown), "medmerge")
+        if "adapt" in options:
+            options["adapt"] = _flag("adapt", options["adapt"])
         self.options = MergeOptions(**options)
         self.sources = load_sources(sources)
         self.output_dir = None if output_dir is None else Path(output_dir)
         self.trainer_id = trainer_id
         self.network_id = network_id
-        self.overwrite = overwrite
-        self.keep_loaders = keep_loaders
+        self.overwrite = _flag("overwrite", overwrite)
+        self.keep_loaders = _flag("keep_loaders", keep_loaders)
         self.installed = False
         self.start: MergedStart | None = None
 
@@ -179,6 +183,14 @@ class Overlay:
         write_json(self._folder / "merge.json", record)
         with whole_file(self._folder / "coefficients.safetensors") as part:
             save_file({name: table.contiguous().cpu() for name, table in start.coefficients.items()}, str(part))
+
+
+def _flag(name: str, value: bool | str) -> bool:
+    """A command line hands `true` and `false` over as texts, and a text is true whatever it says."""
+    known = {"true": True, "false": False}
+    if str(value).lower() not in known:
+        raise SettingError("true or false", repr(value), name)
+    return known[str(value).lower()]
 
 
 def _make_heard() -> None:

@@ -49,7 +49,9 @@ def find_trainer(parser: ConfigParser, run_id: str, wanted: str | None = None) -
     """
     if wanted is not None:
         if wanted not in parser:
-            raise SettingError("the id of a trainer", f"no {wanted!r}", "medmerge::trainer_id")
+            raise SettingError(
+                "the id of a trainer", f"no {wanted!r}; {_like_trainers(parser)}", "medmerge::trainer_id"
+            )
         return _follow(parser, ReferenceResolver.normalize_id(wanted))
     candidates = [*_references(parser.get(run_id)), *USUAL_IDS]
     for candidate in candidates:
@@ -57,10 +59,9 @@ def find_trainer(parser: ConfigParser, run_id: str, wanted: str | None = None) -
             found = _follow(parser, candidate)
             if _is_trainer(parser[found]) or (candidate in USUAL_IDS and found in parser):
                 return found
-    others = [name for name, content in _components(parser.get()) if _is_trainer(content)]
     raise SettingError(
         f"a trainer that {run_id!r} runs, or under {' or '.join(USUAL_IDS)}; name yours: --medmerge::trainer_id ID",
-        f"none; like one looks {', '.join(others)}" if others else "none, and nothing with `max_epochs`",
+        f"none; {_like_trainers(parser)}",
         "configuration",
     )
 
@@ -102,6 +103,11 @@ def _follow(parser: ConfigParser, name: str) -> str:
 
 def _is_trainer(content: Any) -> bool:
     return isinstance(content, dict) and "_target_" in content and "max_epochs" in content
+
+
+def _like_trainers(parser: ConfigParser) -> str:
+    found = [name for name, content in _components(parser.get()) if _is_trainer(content)]
+    return f"like one looks {', '.join(found)}" if found else "nothing has `max_epochs`"
 
 
 def _components(content: Any, name: str = "") -> Iterator[tuple[str, Any]]:

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from ignite.engine import Events
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from monai_medmerge.bundle.alignment import align_sources
 from monai_medmerge.bundle.overlay_iteration import Calls, Images, Iteration, Replay, elsewhere
 from monai_medmerge.bundle.overlay_state import preserved
 from monai_medmerge.bundle.overlay_stream import given_back
+from monai_medmerge.errors import SettingError
 from monai_medmerge.networks import coefficients, fold, merge, recalibrate
 from monai_medmerge.sources import Source, adapt
 
@@ -40,6 +40,9 @@ class MergeOptions:
         exclude: name patterns of tensors that stay the network's own.
         adapt: fit sources of other input channels, dimensions or precision, see `adapt`.
         alignment: `none`, `weights` or `activations`: bring the sources' channels into the anchor's order first.
+
+    Raises:
+        SettingError: epochs are no whole number, a rate is none above 0, or `adapt` is neither true nor false.
     """
 
     coefficient_epochs: int = 5
@@ -52,6 +55,19 @@ class MergeOptions:
     exclude: Sequence[str] = ()
     adapt: bool = False
     alignment: str = "none"
+
+    def __post_init__(self) -> None:
+        epochs = self.coefficient_epochs
+        if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 0:
+            raise SettingError("a whole number of epochs from 0", repr(epochs), "coefficient_epochs")
+        for name in ("coefficient_learning_rate", "head_learning_rate"):
+            rate = getattr(self, name)
+            if not isinstance(rate, int | float) or not 0 < rate < math.inf:
+                raise SettingError("a rate above 0", repr(rate), name)
+        if not isinstance(self.adapt, bool):
+            raise SettingError("true or false", repr(self.adapt), "adapt")
+        if isinstance(self.exclude, str) or not all(isinstance(pattern, str) for pattern in self.exclude):
+            raise SettingError("a list of patterns: \"['head.*']\"", repr(self.exclude), "exclude")
 
 
 @dataclass
@@ -127,42 +143,9 @@ def merged_start(trainer: Any, network: nn.Module, sources: Sequence[Source], op
         table = coefficients(merged)
         folded = fold(merged)
         if not _is_one_source(table):
-            _measure(folded, iteration)
+            recalibrate(Replay(folded, calls := Calls(iteration)), calls)
             _share(folded)
     return MergedStart(folded, read, list(sources), table, losses)
-
-
-def _measure(folded: nn.Module, iteration: Iteration) -> None:
-    """Measure batch-norm anew; layers that the iteration never runs, such as an encoder's last, stay as they are."""
-    replay = Replay(folded, calls := Calls(iteration))
-    idle = _idle(replay, calls)
-    try:
-        # Evaluation uses the running statistics of such a layer all the same; it only is none to be measured.
-        for layer in idle:
-            layer.track_running_stats = False
-        recalibrate(replay, calls)
-    finally:
-        for layer in idle:
-            layer.track_running_stats = True
-
-
-def _idle(replay: Replay, calls: Calls) -> set[_BatchNorm]:
-    """Batch-norm layers with running statistics that one call of the network does not run."""
-    idle = {m for m in replay.modules() if isinstance(m, _BatchNorm) and m.track_running_stats}
-    if not idle:
-        return idle
-    handles = [layer.register_forward_pre_hook(lambda layer, _: idle.discard(layer)) for layer in idle]
-    modes = {module: module.training for module in replay.modules()}
-    try:
-        with torch.no_grad():
-            for batch in islice(calls, 1):
-                replay.eval()(batch)
-    finally:
-        for handle in handles:
-            handle.remove()
-        for module, training in modes.items():
-            module.training = training
-    return idle
 
 
 def _learn(iteration: Iteration, merged: nn.Module, options: MergeOptions) -> list[float]:

@@ -125,7 +125,10 @@ def test_savers_do_not_overwrite_unless_told(bundle: Bundle, caplog: pytest.LogC
     assert model.read_bytes() == before
     assert "validate::handlers::1" in caplog.text
     assert (bundle.root / "medmerge" / "models" / "model.pt").exists()
-    bundle.merge(bundle.sources, coefficient_epochs=1, **{"medmerge::overwrite": True})
+    # As a command line hands them over.
+    bundle.merge(bundle.sources, coefficient_epochs=1, **{"medmerge::overwrite": "false"})
+    assert model.read_bytes() == before
+    bundle.merge(bundle.sources, coefficient_epochs=1, **{"medmerge::overwrite": "true"})
     assert model.read_bytes() != before
 
 
@@ -134,9 +137,13 @@ def test_savers_do_not_overwrite_unless_told(bundle: Bundle, caplog: pytest.LogC
     [
         ({}, {"sources": []}, ["--sources"]),
         ({}, {"sources": ["absent.pt"]}, ["absent.pt"]),
-        ({}, {"medmerge::trainer_id": "train::engine"}, ["medmerge::trainer_id", "train::engine"]),
+        ({}, {"medmerge::trainer_id": "train::engine"}, ["medmerge::trainer_id", "train::engine", "train::trainer"]),
+        ({}, {"coefficient_epochs": "two"}, ["coefficient_epochs", "'two'"]),
+        ({}, {"medmerge::head_learning_rate": 0}, ["head_learning_rate", "above 0"]),
+        ({}, {"medmerge::overwrite": "no"}, ["overwrite", "true or false"]),
+        ({}, {"medmerge::exclude": "head.*"}, ["exclude", "list"]),
         ({}, {"medmerge::granularity": "filter"}, ["granularity", "'filter'"]),
-        ({}, {"medmerge::speed": 3}, ["speed", "coefficient_epochs"]),
+        ({}, {"medmerge::speed": 3}, ["speed", "coefficient_epochs", "trainer_id"]),
         ({"run": ["$print('nothing')"]}, {}, ["@train::trainer", "--medmerge::trainer_id"]),
         ({"train#dataloader": "$iter([1])"}, {}, ["data loader"]),
         (
