@@ -125,6 +125,10 @@ class KernelTensor:
         return self.module.get_parameter(self.attribute)
 
 
+# Layers whose weights have a row for each output.
+_ROWS = (_ConvNd, nn.Linear, nn.Embedding, nn.Bilinear, nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase)
+
+
 def kernel_tensors(network: nn.Module) -> Iterator[KernelTensor]:
     """Every floating-point parameter of a network, with its kernels.
 
@@ -138,7 +142,6 @@ def kernel_tensors(network: nn.Module) -> Iterator[KernelTensor]:
     """
     first: dict[int, KernelTensor] = {}
     for prefix, module in network.named_modules():
-        weight = module._parameters.get("weight")
         for attribute, parameter in module._parameters.items():
             if parameter is None or not parameter.is_floating_point() or parameter.numel() == 0:
                 continue
@@ -149,8 +152,9 @@ def kernel_tensors(network: nn.Module) -> Iterator[KernelTensor]:
                 continue
             layout = kernel_layout(module, attribute, parameter)
             name = f"{prefix}.{attribute}" if prefix else attribute
-            follows = attribute != "weight" and _same_kernels(module, weight, layout)
-            leader = (f"{prefix}.weight" if prefix else "weight") if follows else name
+            followed = attribute.replace("bias", "weight") if "bias" in attribute else "weight"
+            follows = attribute != followed and _same_kernels(module, followed, layout)
+            leader = (f"{prefix}.{followed}" if prefix else followed) if follows else name
             first[id(parameter)] = KernelTensor(name, module, attribute, layout, leader, siblings)
             yield first[id(parameter)]
 
@@ -173,7 +177,7 @@ def kernel_layout(module: nn.Module, attribute: str, tensor: Tensor) -> KernelLa
         return KernelLayout(1)
     if isinstance(module, _ConvTransposeNd) and attribute == "weight":
         return KernelLayout(module.out_channels, 1, module.groups, module.in_channels // module.groups)
-    if isinstance(module, _ConvNd | nn.Linear | nn.Embedding) and tensor.ndim > 1:
+    if isinstance(module, _ROWS) and tensor.ndim > 1 and "weight" in attribute:
         return KernelLayout(shape[0], 0, 1, shape[1])
     if isinstance(module, _ConvNd | nn.Linear | _NormBase | nn.GroupNorm | nn.LayerNorm | nn.PReLU):
         # A LayerNorm over several axes has its channels in the last one.
@@ -216,5 +220,6 @@ def head_index(module: nn.Module, parent: nn.Module | None) -> Tensor | None:
 _PROJECTIONS = {"qkv": 3, "to_q": 1, "to_k": 1, "to_v": 1}
 
 
-def _same_kernels(module: nn.Module, weight: Tensor | None, layout: KernelLayout) -> bool:
-    return weight is not None and kernel_layout(module, "weight", weight).kernels == layout.kernels
+def _same_kernels(module: nn.Module, attribute: str, layout: KernelLayout) -> bool:
+    weight = module._parameters.get(attribute)
+    return weight is not None and kernel_layout(module, attribute, weight).kernels == layout.kernels

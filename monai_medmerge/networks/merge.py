@@ -255,7 +255,7 @@ class _Plan:
             if given.shape[:2] != (len(self.sources), kernels):
                 expected = f"({len(self.sources)}, {kernels}, ...)"
                 raise SettingError(f"a start of shape {expected}", f"{tuple(given.shape)}", name)
-            return given[list(present)].clone()
+            return among(given, present)
         if isinstance(self.start, Tensor):
             return among(self.start.detach().float(), present)[:, None].expand(-1, kernels).clone()
         if self.start == "anchor":

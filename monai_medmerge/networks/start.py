@@ -51,17 +51,28 @@ def among(start: Tensor, present: Sequence[int]) -> Tensor:
     """The coefficients of the sources that have a tensor; they share those of the others.
 
     Args:
-        start: (source,), of all sources.
+        start: (source, ...), of all sources.
         present: indices of those that have it.
+
+    Returns:
+        (present source, ...). Where all weight is on sources that lack the tensor, the first one that has it takes
+        it. Coefficients below zero have no shares to spread: they stay as they are, with the first taking what the
+        others lose.
 
     Example:
         >>> among(torch.tensor([0.5, 0.25, 0.25]), [0, 1])
         tensor([0.6667, 0.3333])
+        >>> among(torch.tensor([0.0, 0.0, 1.0]), [0, 1])
+        tensor([1., 0.])
     """
     chosen = start[list(present)]
-    if len(chosen) == len(start) or not chosen.sum():
-        return chosen
-    return chosen * (start.sum() / chosen.sum())
+    if len(chosen) == len(start):
+        return chosen.clone()
+    total, left = start.sum(0), chosen.sum(0)
+    shares = chosen * (total / left.where(left != 0, torch.ones_like(left)))
+    given = chosen.clone()
+    given[0] += total - left
+    return torch.where((start >= 0).all(0) & (left != 0), shares, given)
 
 
 def _check_values(values: Tensor, constraint: str, where: str) -> None:

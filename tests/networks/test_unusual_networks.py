@@ -103,6 +103,45 @@ def test_a_source_taken_away_leaves_variances_positive(constraint: str) -> None:
     assert merged.eval()(torch.randn(4, 2)).isfinite().all()
 
 
+@pytest.mark.parametrize("constraint", ["softmax", "affine", "free"])
+@pytest.mark.parametrize("shares", [[0.0, 1.0, 0.0], [0.2, 0.5, 0.3], [0.0, 0.5, 0.5]])
+def test_what_a_source_lacks_is_taken_from_the_others(constraint: str, shares: list[float]) -> None:
+    networks = [nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)) for _ in range(3)]
+    encoder = {name: tensor for name, tensor in networks[1].state_dict().items() if name.startswith("0.")}
+    sources = [Source.from_network(networks[n], f"{n}") for n in range(3)]
+    sources[1] = Source("1", encoder)
+    start = torch.tensor(shares)
+    for given in (start, {name: start[:, None].expand(-1, 2) for name in networks[0].state_dict()}):
+        tables = coefficients(merge(networks[0], sources, constraint=constraint, start=given))
+        assert torch.allclose(tables["0.weight"], start[:, None].expand(-1, 2), atol=1e-6)
+        assert torch.allclose(tables["1.weight"].sum(0), torch.ones(2))
+        rest = start[0] + start[2]
+        expected = torch.tensor([start[0] / rest, 0, start[2] / rest] if rest else [1.0, 0, 0])
+        assert torch.allclose(tables["1.weight"], expected[:, None].expand(-1, 2), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("layer", "rows"),
+    [
+        (nn.MultiheadAttention(8, 2), {"in_proj_weight": 24, "out_proj.weight": 8}),
+        (nn.LSTM(4, 8), {"weight_ih_l0": 32, "weight_hh_l0": 32}),
+        (nn.GRUCell(4, 8), {"weight_ih": 24, "weight_hh": 24}),
+        (nn.Bilinear(3, 4, 5), {"weight": 5}),
+    ],
+)
+def test_kernels_of_attention_and_recurrent_layers_are_rows(layer: nn.Module, rows: dict[str, int]) -> None:
+    merged = merge(layer, [Source.from_network(layer, name) for name in ("a", "b")])
+    tables = coefficients(merged)
+    assert {name: tables[name].shape[1] for name in rows} == rows
+    with torch.no_grad():
+        for parameter in merged.parameters():
+            parameter.add_(torch.rand_like(parameter))
+    tables = coefficients(merged)
+    for name in rows:
+        bias = name.replace("weight", "bias")
+        assert torch.equal(tables[bias], tables[name]), "a bias follows its weight"
+
+
 def test_integer_parameters_stay_as_they_are() -> None:
     network = nn.Linear(2, 2)
     network.table = nn.Parameter(torch.arange(3), requires_grad=False)
