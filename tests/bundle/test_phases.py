@@ -12,6 +12,7 @@ from torch import nn
 
 from monai_medmerge import ResumeError
 from monai_medmerge.bundle import phase_handlers
+from monai_medmerge.bundle.phases import data_sha256
 from monai_medmerge.engines import FineTuner
 
 
@@ -37,3 +38,14 @@ def test_a_folder_of_another_run_is_refused(tmp_path: Path) -> None:
         learn(tmp_path, 0, [0, 1, 0, 1], batch_size=4)
     with pytest.raises(ResumeError, match="start_sha256"):
         learn(tmp_path, 0, [0, 1, 0, 1], bias=1.0)
+
+
+def test_other_pixels_are_other_data_and_another_folder_is_not(tmp_path: Path) -> None:
+    digests = []
+    for name, value in (("a", 0), ("b", 0), ("c", 1)):
+        folder = tmp_path / name
+        (folder / "series").mkdir(parents=True)
+        (folder / "1.nii").write_bytes(bytes(9000) + bytes([value]) + bytes(8000))
+        (folder / "series" / "1.dcm").write_bytes(bytes(100))
+        digests.append(data_sha256([{"image": str(folder / "1.nii"), "label": 1, "prior": folder / "series"}]))
+    assert digests[0] == digests[1] != digests[2]
