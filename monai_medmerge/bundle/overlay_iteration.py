@@ -151,14 +151,18 @@ class Replay(nn.Module):
 
 
 class Images:
-    """The first argument of every call of the network."""
+    """The one tensor of every call of the network; `None` among the arguments does not count."""
 
     def __init__(self, iteration: Iteration) -> None:
         self.iteration = iteration
 
-    def __iter__(self) -> Iterator[Any]:
-        for arguments, _ in self.iteration.calls():
-            yield arguments[0]
+    def __iter__(self) -> Iterator[Tensor]:
+        for arguments, keywords in self.iteration.calls():
+            given = [value for value in (*arguments, *keywords.values()) if value is not None]
+            if len(given) != 1 or not isinstance(given[0], Tensor):
+                types = ", ".join(type(value).__name__ for value in given)
+                raise SettingError("a network that is called with one tensor, to align", types, "medmerge::alignment")
+            yield given[0]
 
 
 def elsewhere(what: str) -> SettingError:

@@ -139,6 +139,11 @@ def test_savers_do_not_overwrite_unless_told(bundle: Bundle, caplog: pytest.LogC
         ({}, {"sources": ["absent.pt"]}, ["absent.pt"]),
         ({}, {"medmerge::trainer_id": "train::engine"}, ["medmerge::trainer_id", "train::engine", "train::trainer"]),
         ({}, {"coefficient_epochs": "two"}, ["coefficient_epochs", "'two'"]),
+        (
+            {"train#trainer#inferer": "$lambda inputs, network: network(inputs, inputs.mean())"},
+            {"medmerge::alignment": "weights"},
+            ["medmerge::alignment", "one tensor"],
+        ),
         ({}, {"medmerge::head_learning_rate": 0}, ["head_learning_rate", "above 0"]),
         ({}, {"medmerge::overwrite": "no"}, ["overwrite", "true or false"]),
         ({}, {"medmerge::exclude": "head.*"}, ["exclude", "list"]),
