@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,6 +11,8 @@ from monai.bundle import ConfigExpression, ConfigWorkflow, ReferenceResolver
 
 from monai_medmerge.bundle.overlay_config import calling_workflow
 from monai_medmerge.errors import MedMergeError
+
+logger = logging.getLogger(__name__)
 
 
 def __getattr__(name: str) -> object:
@@ -20,7 +23,9 @@ def __getattr__(name: str) -> object:
     if name != "overlay":
         raise AttributeError(name)
     workflow = calling_workflow()
-    if workflow is not None:
+    if workflow is None:
+        logger.warning("medmerge.json takes part in `python -m monai.bundle run` alone: nothing is merged here")
+    else:
         _guard(workflow)
     return _guard
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from bundle.overlay_runs import BUNDLES, SAVED, Bundle, check_inference_loads, load, overriding, same
+from monai.bundle import ConfigParser
 from monai.bundle import run as run_bundle
 
 from monai_medmerge import SettingError
@@ -86,6 +87,16 @@ def test_wherever_the_overlay_stands_it_merges(bundle: Bundle, order: str) -> No
     for name, _ in bundle.network().named_parameters():
         torch.testing.assert_close(start[name], (sources[0][name] + sources[1][name]) / 2)
     assert (bundle.root / "medmerge" / "model.pt").exists()
+
+
+def test_a_configuration_that_is_not_run_as_a_workflow_is_warned_of(
+    bundle: Bundle, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As by a workflow class of a bundle's own, which reads the files with a parser."""
+    parser = ConfigParser()
+    parser.read_config([str(bundle.config), str(OVERLAY_FILE)])
+    assert parser.get_parsed_content("network_def") is not None
+    assert "nothing is merged" in caplog.text
 
 
 def test_a_head_that_no_source_has_is_the_networks_own(bundle: Bundle) -> None:
