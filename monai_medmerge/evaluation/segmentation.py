@@ -63,7 +63,9 @@ def compare_dice(
 ) -> Comparison:
     """Compare the Dice values of two networks for the same cases.
 
-    A negative flip is a case whose Dice, averaged over classes, falls by more than `drop`.
+    Both are measured on the same cases and classes. Where the truth has nothing of a class and only one of the two
+    finds something, the other is right and has Dice 1, so that inventing a lesion is a loss; where neither does, there
+    is nothing to measure. A negative flip is a case whose Dice, averaged over these classes, falls by more than `drop`.
 
     Args:
         reference: of the network in use, float (case, class), NaN where a class is absent.
@@ -90,6 +92,7 @@ def compare_dice(
     columns, resampling = columns or {}, resampling or Resampling()
     check_groups(columns)
     names = names or [f"case {n}" for n in range(len(reference))]
+    reference, candidate = _paired(reference, candidate)
     before, now, alike = (_row_means(found) for found in (reference, candidate, agreement))
     overall = (mean(before), mean(now))
     wanted: list[tuple[tuple[str, str, str, int], tuple[Statistic, Statistic]]] = []
@@ -98,8 +101,10 @@ def compare_dice(
         count = int((~np.isnan(reference[:, k])).sum())
         wanted.append(((CLASS, name, "Dice", count), (mean(reference[:, k]), mean(candidate[:, k]))))
     wanted += group_rows({"Dice": overall}, columns)
-    flips = np.nan_to_num(now - before) < -drop
-    shares = [mean(flips), mean(np.nan_to_num(now - before) > drop), mean(alike)]
+    # Nothing to find and nothing found by either: no change.
+    change = np.nan_to_num(now - before)
+    flips = change < -drop
+    shares = [mean(flips), mean(change > drop), mean(alike)]
     negative, positive, agreed = estimate(shares, len(before), resampling)
     return Comparison(
         task=SEGMENTATION,
@@ -115,6 +120,12 @@ def compare_dice(
             for n in np.flatnonzero(flips).tolist()
         ),
     )
+
+
+def _paired(reference: np.ndarray, candidate: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Dice 1 for the one that rightly finds nothing where the other finds something."""
+    absent = np.isnan(reference), np.isnan(candidate)
+    return np.where(absent[0] & ~absent[1], 1.0, reference), np.where(absent[1] & ~absent[0], 1.0, candidate)
 
 
 def _row_means(values: np.ndarray) -> np.ndarray:

@@ -350,3 +350,27 @@ def test_a_class_that_a_case_lacks_does_not_count() -> None:
     assert row.found.reference.value == pytest.approx((0.8 + 0.5) / 2)
     assert [row.cases for row in found.select(CLASS, "Dice")] == [2, 1]
     assert found.negative_flips.value == pytest.approx(2 / 3)
+
+
+def test_a_lesion_that_is_invented_in_a_healthy_case_counts_against_whoever_invents_it() -> None:
+    # The first half is healthy: nothing to find, and nothing found by the reference.
+    sound = np.where(np.arange(200)[:, None] < 100, np.nan, 0.9)
+    inventive = np.where(np.isnan(sound), 0.0, sound)
+    worse = compare_dice(sound, inventive, sound, ["tumour"], resampling=FAST)
+    assert worse.negative_flips.value == 0.5
+    assert (worse.flipped[0].reference, worse.flipped[0].candidate) == ("1.000", "0.000")
+    (row,) = worse.select(CLASS, "Dice")
+    assert row.cases == 200
+    assert row.found.difference.value == pytest.approx(-0.5)
+    assert check(worse).outcome == FAILED
+    better = compare_dice(inventive, sound, sound, ["tumour"], resampling=FAST)
+    assert (better.negative_flips.value, better.positive_flips.value) == (0, 0.5)
+    few = sound.copy()
+    few[:2] = 0
+    limits = {"limits": {"negative_flips": 0.0, "class_drop": 0.01}}
+    verdicts = {
+        v.limit: v.outcome for v in check(compare_dice(sound, few, sound, ["t"], resampling=FAST), limits).verdicts
+    }
+    assert verdicts == {"negative_flips": FAILED, "class_drop": FAILED}
+    healthy = compare_dice(sound[:100], inventive[:100], sound[:100], ["tumour"], resampling=FAST)
+    assert {v.outcome for v in check(healthy, limits).verdicts} == {FAILED}
