@@ -2,6 +2,7 @@
 
 from monai_medmerge.bundle.alignment import align_sources
 from monai_medmerge.bundle.budget import label_budget
+from monai_medmerge.bundle.class_names import agreed_class_names, class_names
 from monai_medmerge.bundle.datasets import load_datalist, prepare_medmnist, write_images
 from monai_medmerge.bundle.distributed import check_ranks_agree, start_distributed, stop_distributed
 from monai_medmerge.bundle.history import TrainingHistory
@@ -25,11 +26,13 @@ __all__ = [
     "ReadableImages",
     "SegmentationOutcome",
     "TrainingHistory",
+    "agreed_class_names",
     "align_sources",
     "best_start",
     "check_ranks_agree",
     "choose_sources",
     "choose_start",
+    "class_names",
     "label_budget",
     "list_images",
     "list_volumes",
