@@ -12,12 +12,16 @@ from monai.config import PathLike
 from monai.data import ImageReader, PILReader
 from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
 from numpy.typing import NDArray
+from PIL import ImageOps
 
 from monai_medmerge.errors import DatasetError, SettingError
 from monai_medmerge.transforms.dicom import DicomSeriesReader
 from monai_medmerge.transforms.foreign import guarded, quiet
 from monai_medmerge.transforms.nifti import CheckedNiftiReader
+from monai_medmerge.transforms.policies import check_finite, complete_policies, give_remarks
 
+# What the check of a picture's values can do about a violation.
+PICTURE_POLICIES: Mapping[str, tuple[str, ...]] = {"nonfinite": ("error", "warn")}
 _NIFTI = (b"n+1\x00", b"n+2\x00", b"ni1\x00", b"ni2\x00")
 _PICTURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM", b"II*\x00", b"MM\x00*")
 
@@ -34,10 +38,13 @@ class MedicalImageReader(ImageReader):
 
     A picture or a single DICOM frame comes as (x, y), with RGB as a last axis; a series, folder or NIfTI file as
     (x, y, z). Palette pictures come as RGB and alpha channels are dropped, so that a batch has one kind of image.
+    Pictures stand upright, as their EXIF orientation says. Those with several pages, and colours of 16 bits, of which
+    Pillow would give the first and the upper 8 bits, are refused.
 
     Args:
         dicom: arguments of `DicomSeriesReader`; `squeeze` is True unless given.
         nifti: arguments of `CheckedNiftiReader`.
+        picture: arguments of `read_picture`.
 
     Raises:
         MedMergeError: from `get_data`, one that names the file: `DicomSeriesError`, `NiftiError` or `DatasetError`.
@@ -50,10 +57,17 @@ class MedicalImageReader(ImageReader):
         torch.Size([64, 64])
     """
 
-    def __init__(self, dicom: Mapping[str, Any] | None = None, nifti: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        dicom: Mapping[str, Any] | None = None,
+        nifti: Mapping[str, Any] | None = None,
+        picture: Mapping[str, Any] | None = None,
+    ) -> None:
         super().__init__()
         self.dicom = DicomSeriesReader(**{"squeeze": True, **(dicom or {})})
         self.nifti = CheckedNiftiReader(**(nifti or {}))
+        self.picture = dict(picture or {})
+        complete_policies(PICTURE_POLICIES, self.picture.get("policies"))
 
     def verify_suffix(self, filename: Sequence[PathLike] | PathLike) -> bool:
         """Return True: what a file is shows when it is read, and another reader must not be tried."""
@@ -84,8 +98,7 @@ class MedicalImageReader(ImageReader):
         if head[128:132] == b"DICM":
             return self.dicom.get_data(self.dicom.read(first))
         if head.startswith(_PICTURES):
-            with quiet():
-                return guarded(DatasetError, "an intact picture", first.name, lambda: read_picture(first))
+            return read_picture(first, **self.picture)
         if head[344:348] in _NIFTI or head[4:8] in _NIFTI or head[:2] == b"\x1f\x8b":
             return self._read_nifti(first)
         raise DatasetError("DICOM, NIfTI, PNG, JPEG, TIFF or BMP", "another or a damaged format", first.name)
@@ -101,17 +114,26 @@ def _no_dicom(colored: bool) -> dict[str, Any]:
     return {"modality": "", "photometric_interpretation": photometric, "units": "", "voi": "{}"}
 
 
-def read_picture(path: Path) -> tuple[NDArray[Any], dict[str, Any]]:
+def read_picture(path: Path, policies: Mapping[str, str] | None = None) -> tuple[NDArray[Any], dict[str, Any]]:
     """Read a picture through MONAI's `PILReader`, with the metadata that DICOM images have, so that both collate.
 
     Args:
         path: a PNG, JPEG, TIFF or BMP file.
+        policies: for each check what a violation leads to, "error" unless given: "nonfinite" (NaN or infinite pixels:
+            "warn" keeps them).
 
     Returns:
         (x, y) for gray or (x, y, 3) for colour, and metadata with an identity affine.
+
+    Raises:
+        DatasetError: the file is damaged, has several pages or colours of 16 bits, or pixels that are not finite.
+        SettingError: an unknown policy.
     """
-    reader = PILReader(converter=_plain)
-    array, _ = reader.get_data(reader.read(path))
+    chosen, remarks = complete_policies(PICTURE_POLICIES, policies), list[str]()
+    with quiet():
+        array = guarded(DatasetError, "an intact picture", path.name, lambda: _pixels(path))
+    check_finite(array, DatasetError, path.name, chosen["nonfinite"], remarks)
+    give_remarks(remarks)
     meta: dict[str, Any] = {
         MetaKeys.AFFINE: np.eye(4),
         MetaKeys.ORIGINAL_AFFINE: np.eye(4),
@@ -124,9 +146,22 @@ def read_picture(path: Path) -> tuple[NDArray[Any], dict[str, Any]]:
     return array, meta
 
 
-def _plain(image: Any) -> Any:
-    """Return a picture as gray or RGB: palettes resolved, alpha dropped, bits as bytes."""
-    if image.mode in ("L", "RGB", "I", "F") or image.mode.startswith("I;16"):
-        image.load()
-        return image
-    return image.convert("L" if image.mode in ("1", "LA", "La") else "RGB")
+def _pixels(path: Path) -> NDArray[Any]:
+    reader = PILReader(converter=lambda image: _plain(image, path.name))
+    array: NDArray[Any] = reader.get_data(reader.read(path))[0]
+    return array
+
+
+def _plain(image: Any, where: str) -> Any:
+    """Return a picture, upright, as gray or RGB: palettes resolved, alpha dropped, bits as bytes."""
+    # Cameras write a JPEG with a preview as MPO, whose first page is the picture.
+    if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
+        raise DatasetError("a picture of one page", f"{image.n_frames}", where)
+    gray = image.mode in ("L", "I", "F") or image.mode.startswith("I;16")
+    # How the samples are stored, such as "RGB;16B", is told only by Pillow's description of what it will decode.
+    if not gray and any(";16" in str(tile.args) for tile in image.tile):
+        raise DatasetError("colours of 8 bits", "16 bits, of which only the upper 8 could be read", where)
+    if not gray and image.mode != "RGB":
+        image = image.convert("L" if image.mode in ("1", "LA", "La") else "RGB")
+    image.load()
+    return ImageOps.exif_transpose(image)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from monai_medmerge.errors import NiftiError, SettingError
 from monai_medmerge.transforms.foreign import guarded, quiet
-from monai_medmerge.transforms.policies import complete_policies, give_remarks, settle
+from monai_medmerge.transforms.policies import check_finite, complete_policies, give_remarks, settle
 
 # What each check can do about a violation. "sform" and "qform" choose between the two; "repair" converts to mm.
 NIFTI_POLICIES: Mapping[str, tuple[str, ...]] = {
@@ -28,6 +28,7 @@ NIFTI_POLICIES: Mapping[str, tuple[str, ...]] = {
     "no_form": ("error", "warn"),
     "spacing": ("error", "warn"),
     "units": ("error", "repair"),
+    "nonfinite": ("error", "warn"),
 }
 _MILLIMETRES = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
 _MAX_OFFSET = 2**24
@@ -51,7 +52,8 @@ class CheckedNiftiReader(ImageReader):
         volume: which volume of a 4-D file to read, from zero; "all" keeps them as channels; None refuses such files.
         policies: for each check what a violation leads to, "error" unless given: "forms" (sform and qform disagree:
             "sform" or "qform" says which one holds), "no_form" (neither is set: "warn" takes nibabel's guess),
-            "spacing" (pixdim and the affine disagree: "warn" takes the affine), "units" (not mm: "repair" converts).
+            "spacing" (pixdim and the affine disagree: "warn" takes the affine), "units" (not mm: "repair" converts),
+            "nonfinite" (NaN or infinite voxels: "warn" keeps them).
         max_bytes: refuse images that would take more memory.
 
     Raises:
@@ -122,6 +124,7 @@ class CheckedNiftiReader(ImageReader):
         image = load_nifti(path, self.max_bytes)
         affine = check_affine(image, self.policies, path.name, remarks)
         array, channels = self._select(_scaled_voxels(image, path.name), path.name)
+        check_finite(array, NiftiError, path.name, self.policies["nonfinite"], remarks)
         return array, affine, channels
 
     def _select(self, array: NDArray[Any], where: str) -> tuple[NDArray[Any], bool]:

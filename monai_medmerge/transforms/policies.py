@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from monai_medmerge.errors import MedMergeError, SettingError
 
@@ -41,6 +45,23 @@ def settle(violation: MedMergeError, policy: str, remarks: list[str]) -> None:
     if policy == "error":
         raise violation
     remarks.append(f"{violation} (policy: {policy})")
+
+
+def check_finite(values: NDArray[Any], error: type[MedMergeError], where: str, policy: str, remarks: list[str]) -> None:
+    """Raise or note that values are NaN or infinite, which a network would carry through all of its answer.
+
+    Args:
+        values: of any type; integers always pass.
+        error: the class to raise.
+        where: the file's base name.
+        policy: as of `settle`.
+        remarks: as of `settle`.
+
+    Raises:
+        MedMergeError: an `error`, where the policy is "error".
+    """
+    if values.dtype.kind == "f" and (count := values.size - int(np.count_nonzero(np.isfinite(values)))):
+        settle(error("finite values", f"{count} of {values.size} NaN or infinite", where), policy, remarks)
 
 
 def give_remarks(remarks: Sequence[str]) -> None:

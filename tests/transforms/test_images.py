@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import struct
+import zlib
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -91,3 +94,51 @@ def test_a_truncated_picture_and_an_absent_file_are_refused(tmp_path):
         read(tmp_path / "a.png")
     with pytest.raises(MedMergeError, match=r"^none\.png"):
         read(tmp_path / "none.png")
+
+
+def png_of_16_bits(colour_type, samples):
+    """A PNG of 8x10 pixels of 16 bits, put together by hand: Pillow writes no such colours."""
+    rows = np.full((8, 10 * samples), 1000, ">u2")
+    pixels = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
+    chunks = (b"IHDR", struct.pack(">IIBBBBB", 10, 8, 16, colour_type, 0, 0, 0)), (b"IDAT", pixels), (b"IEND", b"")
+    parts = [
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def test_16_bits_are_read_in_gray_and_refused_in_colour(tmp_path):
+    (tmp_path / "a.png").write_bytes(png_of_16_bits(0, 1))
+    assert np.unique(read(tmp_path / "a.png")[0]).tolist() == [1000]
+    # RGB, gray and RGB with alpha.
+    for colour_type, samples in ((2, 3), (4, 2), (6, 4)):
+        (tmp_path / "a.png").write_bytes(png_of_16_bits(colour_type, samples))
+        with pytest.raises(DatasetError, match=r"^a\.png: expected colours of 8 bits"):
+            read(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("suffix", ["tif", "png"])
+def test_several_pages_are_refused(tmp_path, suffix):
+    first, *others = (Image.fromarray(np.full((8, 10), n, np.uint8)) for n in range(3))
+    first.save(tmp_path / f"a.{suffix}", save_all=True, append_images=others)
+    with pytest.raises(DatasetError, match=rf"^a\.{suffix}: expected a picture of one page, found 3"):
+        read(tmp_path / f"a.{suffix}")
+
+
+@pytest.mark.parametrize(("orientation", "turned"), [(1, GRAY), (3, GRAY[::-1, ::-1]), (6, np.rot90(GRAY, -1))])
+def test_pictures_stand_as_exif_says(tmp_path, orientation, turned):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(GRAY).save(tmp_path / "a.png", exif=exif)
+    np.testing.assert_array_equal(read(tmp_path / "a.png")[0], turned.T)
+
+
+def test_pixels_that_are_not_finite_are_refused_or_kept(tmp_path):
+    pixels = GRAY.astype(np.float32)
+    pixels[2, 3] = np.nan
+    Image.fromarray(pixels).save(tmp_path / "a.tif")
+    with pytest.raises(DatasetError, match="expected finite values, found 1 of 80"):
+        read(tmp_path / "a.tif")
+    reader = MedicalImageReader(picture={"policies": {"nonfinite": "warn"}})
+    with pytest.warns(UserWarning, match="policy: warn"):
+        np.testing.assert_array_equal(reader.get_data(reader.read(tmp_path / "a.tif"))[0], pixels.T)

@@ -158,3 +158,14 @@ def test_a_wrong_checksum_a_bomb_and_a_huge_header_are_refused(tmp_path):
     path.write_bytes(gzip.compress(huge))
     with pytest.raises(NiftiError, match="max_bytes"):
         read(path)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_voxels_that_are_not_finite_are_refused_or_kept(tmp_path, value):
+    array = voxels().astype(np.float32)
+    array[1, 2, 3] = value
+    path = write(tmp_path / "a.nii.gz", array)
+    with pytest.raises(NiftiError, match=rf"^a\.nii\.gz: expected finite values, found 1 of {array.size}"):
+        read(path)
+    with pytest.warns(UserWarning, match="policy: warn"):
+        np.testing.assert_array_equal(read(path, policies={"nonfinite": "warn"})[0], array)
