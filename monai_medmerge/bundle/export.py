@@ -55,7 +55,8 @@ def export_bundle(
         The folder.
 
     Raises:
-        SettingError: the folder is there already, the network is none, or an export answers otherwise.
+        SettingError: the folder is there already, the network is none or answers another task, or an export answers
+            otherwise.
         IncompatibleSourcesError: the weights are another network's.
         UnsafeCheckpointError: the weights cannot be read.
     """
@@ -68,8 +69,7 @@ def export_bundle(
     example = _example(network, card, in_channels)
     with torch.no_grad():
         answer = network(example)
-    if not isinstance(answer, Tensor):
-        raise SettingError("one tensor as the network's answer", f"a {type(answer).__name__}", "network")
+    _check_answer(answer, example, card.task)
     described = metadata(card, example.shape[1], answer.shape[1])
     write_json(root / "configs" / "metadata.json", described)
     write_json(root / "configs" / "inference.json", inference(card, network_def, preprocessing))
@@ -105,7 +105,8 @@ def network_config(description: str) -> Config:
     parser.read_config(file)
     name = name or "network_def"
     if name not in parser:
-        raise SettingError(f"an entry {name!r}", f"only {', '.join(parser.get())}", Path(file).name)
+        others = ", ".join(other for other in parser.get() if other != "_meta_")
+        raise SettingError(f"an entry {name!r}; name the network's: FILE::ID", f"only {others}", Path(file).name)
     parser.parse()
     item = parser.ref_resolver.get_item(name, resolve=True, instantiate=False)
     config = dict(item.get_config()) if item is not None and isinstance(item.get_config(), dict) else {}
@@ -133,6 +134,15 @@ def _example(network: nn.Module, card: BundleCard, in_channels: int | None) -> T
         in_channels = int(first.shape[1])
     generator = torch.Generator().manual_seed(0)
     return torch.rand((1, in_channels, *card.spatial_shape), generator=generator)
+
+
+def _check_answer(answer: Any, example: Tensor, task: str) -> None:
+    """One per voxel for a segmentation, one per image for a classification."""
+    if not isinstance(answer, Tensor):
+        raise SettingError("one tensor as the network's answer", f"a {type(answer).__name__}", "network")
+    shape = "1 x classes" if task == "classification" else " x ".join(map(str, [1, "classes", *example.shape[2:]]))
+    if answer.shape[2:] != (example.shape[2:] if task == "segmentation" else ()):
+        raise SettingError(f"{shape} as the answer for a {task}", " x ".join(map(str, answer.shape)), "network")
 
 
 def _sources(weights: Path) -> list[dict[str, Any]]:

@@ -233,6 +233,10 @@ def test_wrong_input_is_named(tmp_path: Path) -> None:
         export_bundle(tmp_path / "a", {**CLASSIFIER, "out_channels": 4}, tmp_path / "model.pt", card)
     with pytest.raises(SettingError, match="classes: expected 3"):
         export_bundle(tmp_path / "b", CLASSIFIER, tmp_path / "model.pt", BundleCard("classification", (32, 32), ("a",)))
+    with pytest.raises(
+        SettingError, match="1 x classes x 32 x 32 as the answer for a segmentation, found"
+    ):
+        export_bundle(tmp_path / "d", CLASSIFIER, tmp_path / "model.pt", BundleCard("segmentation", (32, 32)))
     with pytest.raises(SettingError, match="task"):
         BundleCard("detection", (32, 32))
     with pytest.raises(SettingError, match="spatial_shape"):
@@ -240,7 +244,7 @@ def test_wrong_input_is_named(tmp_path: Path) -> None:
     (tmp_path / "c.json").write_text(json.dumps({"network_def": {"_target_": "torch.nn.Linear", "bias": "$int"}}))
     with pytest.raises(SettingError, match="plain"):
         network_config(str(tmp_path / "c.json"))
-    with pytest.raises(SettingError, match="'net'"):
+    with pytest.raises(SettingError, match=r"'net'.*FILE::ID.*only network_def"):
         network_config(f"{tmp_path / 'c.json'}::net")
     assert not (tmp_path / "a").exists()
 
