@@ -233,9 +233,7 @@ def test_wrong_input_is_named(tmp_path: Path) -> None:
         export_bundle(tmp_path / "a", {**CLASSIFIER, "out_channels": 4}, tmp_path / "model.pt", card)
     with pytest.raises(SettingError, match="classes: expected 3"):
         export_bundle(tmp_path / "b", CLASSIFIER, tmp_path / "model.pt", BundleCard("classification", (32, 32), ("a",)))
-    with pytest.raises(
-        SettingError, match="1 x classes x 32 x 32 as the answer for a segmentation, found"
-    ):
+    with pytest.raises(SettingError, match="1 x classes x 32 x 32 as the answer for a segmentation, found"):
         export_bundle(tmp_path / "d", CLASSIFIER, tmp_path / "model.pt", BundleCard("segmentation", (32, 32)))
     with pytest.raises(SettingError, match="task"):
         BundleCard("detection", (32, 32))
