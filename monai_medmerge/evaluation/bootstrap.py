@@ -84,16 +84,38 @@ class Resampling:
         """
         if cases < 1:
             raise SettingError("at least one case", "none", "bootstrap")
-        if self.groups is not None and len(self.groups) != cases:
-            raise SettingError(f"a group for each of {cases} cases", f"{len(self.groups)}", "bootstrap, groups")
-        # The first sight of each group numbers it, so that any hashable value will do.
-        numbers = {group: number for number, group in enumerate(dict.fromkeys(self.groups or ()))}
-        member = None if self.groups is None else np.array([numbers[group] for group in self.groups])
-        units = cases if member is None else len(numbers)
+        member = self._members(cases)
+        units = cases if member is None else int(member.max()) + 1
         generator, step = np.random.default_rng(self.seed), max(1, _PIECE // cases)
         for first in range(0, self.samples, step):
             drawn = generator.multinomial(units, np.full(units, 1 / units), size=min(step, self.samples - first))
             yield (drawn if member is None else drawn[:, member]).astype(np.float64)
+
+    def count(self, chosen: np.ndarray) -> int:
+        """How many independent units some cases are: groups where these are known, else the cases themselves.
+
+        Args:
+            chosen: bool (case,).
+
+        Raises:
+            SettingError: there is not a group for each case.
+
+        Example:
+            >>> Resampling(groups=["a", "a", "b"]).count(np.array([True, True, False]))
+            1
+        """
+        member = self._members(len(chosen))
+        return int(chosen.sum()) if member is None else len(np.unique(member[chosen]))
+
+    def _members(self, cases: int) -> np.ndarray | None:
+        """Number of each case's group, int (case,)."""
+        if self.groups is None:
+            return None
+        if len(self.groups) != cases:
+            raise SettingError(f"a group for each of {cases} cases", f"{len(self.groups)}", "bootstrap, groups")
+        # The first sight of each group numbers it, so that any hashable value will do.
+        numbers = {group: number for number, group in enumerate(dict.fromkeys(self.groups))}
+        return np.array([numbers[group] for group in self.groups])
 
 
 def estimate(statistics: Sequence[Statistic], cases: int, resampling: Resampling | None = None) -> list[Estimate]:

@@ -10,6 +10,8 @@ from typing import Any
 
 from monai_medmerge.errors import SettingError
 
+# What reports call the scope of measures that are of no column; a column of such a name would be taken for it.
+ALL, CLASS = "all cases", "class"
 # A column with more values than this divides nothing, and may hold names or dates.
 MOST_GROUPS = 20
 
@@ -100,8 +102,17 @@ def check_groups(columns: Mapping[str, Sequence[str]]) -> None:
         columns: name to values.
 
     Raises:
-        SettingError: a column has more than 20 different values; they are not shown.
+        SettingError: a column has more than 20 different values, which are not shown, or a name that reports use for
+            all cases or for classes.
+
+    Example:
+        >>> check_groups({"class": ["a", "b"]})
+        Traceback (most recent call last):
+        ...
+        monai_medmerge.errors.SettingError: subgroups: expected columns of other names than all cases and class, ...
     """
     for column, values in columns.items():
+        if column in (ALL, CLASS):
+            raise SettingError(f"columns of other names than {ALL} and {CLASS}", repr(column), "subgroups")
         if len(set(values)) > MOST_GROUPS:
             raise SettingError(f"a column of at most {MOST_GROUPS} groups", f"{len(set(values))}", f"column {column!r}")

@@ -11,14 +11,16 @@ import numpy as np
 from monai_medmerge.errors import DatasetError
 from monai_medmerge.evaluation.bootstrap import Estimate, Paired, Resampling, Statistic, estimate, paired_estimate
 from monai_medmerge.evaluation.calibration import Calibration, calibration, confident_errors
-from monai_medmerge.evaluation.cases import check_groups
+from monai_medmerge.evaluation.cases import ALL, CLASS, check_groups
 from monai_medmerge.evaluation.distance import Distance
 from monai_medmerge.evaluation.measures import calibration_error, mean, mean_area_under_curve, mean_f1, within
 from monai_medmerge.evaluation.stability import Stability
 
-ALL, CLASS = "all cases", "class"
 CLASSIFICATION, SEGMENTATION = "classification", "segmentation"
 CALIBRATION, CONFIDENT_ERRORS = "calibration error", "confident errors"
+
+# A row that is wanted: scope, group, measure and the cases that it rests on (bool), with what to measure of both.
+Wanted = tuple[tuple[str, str, str, np.ndarray], tuple[Statistic, Statistic]]
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class Row:
         measure: `macro F1`, `accuracy`, `AUC`, `F1`, `recall`, `precision` or `Dice`; `calibration error` and
             `confident errors`, of which less is better.
         cases: how many it rests on.
+        units: how many of these are independent: patients where they are known, else all.
         found: reference, candidate and their difference.
     """
 
@@ -38,11 +41,13 @@ class Row:
     group: str
     measure: str
     cases: int
+    units: int
     found: Paired
 
     def as_dict(self) -> dict[str, Any]:
         """In plain types, for JSON."""
         facts = {"scope": self.scope, "group": self.group, "measure": self.measure, "cases": self.cases}
+        facts["units"] = self.units
         return {**facts, **self.found.as_dict()}
 
     @property
@@ -82,6 +87,7 @@ class Comparison:
         task: `classification` or `segmentation`.
         class_names: in the networks' order.
         cases: how many.
+        units: how many of these are independent: patients where they are known, else all.
         rows: measures of all cases, of each class and of each group.
         negative_flips: share of cases that the reference had right and the candidate has wrong.
         positive_flips: share of cases the other way round.
@@ -97,6 +103,7 @@ class Comparison:
     task: str
     class_names: tuple[str, ...]
     cases: int
+    units: int
     rows: tuple[Row, ...]
     negative_flips: Estimate
     positive_flips: Estimate
@@ -128,6 +135,7 @@ class Comparison:
             "task": self.task,
             "class_names": list(self.class_names),
             "cases": self.cases,
+            "units": self.units,
             "rows": [row.as_dict() for row in self.rows],
             "negative_flips": self.negative_flips.as_dict(),
             "positive_flips": self.positive_flips.as_dict(),
@@ -211,6 +219,7 @@ def compare_predictions(
         task=CLASSIFICATION,
         class_names=tuple(class_names),
         cases=len(labels),
+        units=resampling.count(np.ones(len(labels), bool)),
         rows=_rows((reference, candidate), labels, class_names, columns, resampling),
         negative_flips=negative,
         positive_flips=positive,
@@ -251,38 +260,38 @@ def cohens_kappa(first: np.ndarray, second: np.ndarray, classes: int) -> float:
 
 
 def group_rows(
-    pairs: Mapping[str, tuple[Statistic, Statistic]],
-    columns: Mapping[str, Sequence[str]],
-) -> list[tuple[tuple[str, str, str, int], tuple[Statistic, Statistic]]]:
-    """Measures of every group of every column: (column, value, measure, cases) and the two statistics.
+    pairs: Mapping[str, tuple[Statistic, Statistic]], columns: Mapping[str, Sequence[str]], known: np.ndarray
+) -> list[Wanted]:
+    """Measures of every group of every column.
 
     Args:
         pairs: measure to (reference, candidate), of all cases.
         columns: as of `compare_predictions`.
+        known: bool (case,), those of which there is something to measure.
     """
-    found = []
+    found: list[Wanted] = []
     for column, values in columns.items():
         groups = np.array([str(value) for value in values])
         for value in sorted(set(groups.tolist())):
-            chosen = groups == value
+            chosen = (groups == value) & known
             for measure, (a, b) in pairs.items():
-                key = (column, value, measure, int(chosen.sum()))
-                found.append((key, (within(a, chosen), within(b, chosen))))
+                found.append(((column, value, measure, chosen), (within(a, chosen), within(b, chosen))))
     return found
 
 
-def make_rows(
-    wanted: Sequence[tuple[tuple[str, str, str, int], tuple[Statistic, Statistic]]], cases: int, resampling: Resampling
-) -> tuple[Row, ...]:
+def make_rows(wanted: Sequence[Wanted], cases: int, resampling: Resampling) -> tuple[Row, ...]:
     """Measure everything on the same resamples.
 
     Args:
-        wanted: (scope, group, measure, cases) and the two statistics.
+        wanted: rows and their statistics.
         cases: how many there are.
         resampling: how they are drawn.
     """
     found = paired_estimate([pair for _, pair in wanted], cases, resampling)
-    return tuple(Row(*key, found=paired) for (key, _), paired in zip(wanted, found, strict=True))
+    return tuple(
+        Row(scope, group, measure, int(chosen.sum()), resampling.count(chosen), paired)
+        for ((scope, group, measure, chosen), _), paired in zip(wanted, found, strict=True)
+    )
 
 
 def _rows(
@@ -292,30 +301,33 @@ def _rows(
     columns: Mapping[str, Sequence[str]],
     resampling: Resampling,
 ) -> tuple[Row, ...]:
-    cases, classes = len(labels), len(class_names)
+    everything, classes = np.ones(len(labels), bool), len(class_names)
     first, second = (found.argmax(1) for found in both)
 
     def pair(function: Any, *arguments: Any, **options: Any) -> tuple[Statistic, Statistic]:
         return function(first, *arguments, **options), function(second, *arguments, **options)
 
     right = (mean(first == labels), mean(second == labels))
-    wanted = [
-        ((ALL, "", "macro F1", cases), pair(mean_f1, labels, classes)),
-        ((ALL, "", "accuracy", cases), right),
-        ((ALL, "", "AUC", cases), (mean_area_under_curve(both[0], labels), mean_area_under_curve(both[1], labels))),
+    wanted: list[Wanted] = [
+        ((ALL, "", "macro F1", everything), pair(mean_f1, labels, classes)),
+        ((ALL, "", "accuracy", everything), right),
+        (
+            (ALL, "", "AUC", everything),
+            (mean_area_under_curve(both[0], labels), mean_area_under_curve(both[1], labels)),
+        ),
     ]
     sure = [(found.max(1), found.argmax(1) == labels) for found in both]
     errors = [confident_errors(found, labels) for found in both]
     wanted += [
-        ((ALL, "", CALIBRATION, cases), (calibration_error(*sure[0]), calibration_error(*sure[1]))),
-        ((ALL, "", CONFIDENT_ERRORS, cases), (mean(errors[0]), mean(errors[1]))),
+        ((ALL, "", CALIBRATION, everything), (calibration_error(*sure[0]), calibration_error(*sure[1]))),
+        ((ALL, "", CONFIDENT_ERRORS, everything), (mean(errors[0]), mean(errors[1]))),
     ]
     for k, name in enumerate(class_names):
-        among, count = labels == k, int((labels == k).sum())
+        among = labels == k
         wanted += [
-            ((CLASS, name, "recall", count), (mean(first == k, among), mean(second == k, among))),
-            ((CLASS, name, "precision", count), (mean(among, first == k), mean(among, second == k))),
-            ((CLASS, name, "F1", count), pair(mean_f1, labels, classes, over=[k])),
+            ((CLASS, name, "recall", among), (mean(first == k, among), mean(second == k, among))),
+            ((CLASS, name, "precision", among), (mean(among, first == k), mean(among, second == k))),
+            ((CLASS, name, "F1", among), pair(mean_f1, labels, classes, over=[k])),
         ]
     for column, values in columns.items():
         groups = np.array([str(value) for value in values])
@@ -323,8 +335,8 @@ def _rows(
             # A class that a group has no case of would count as 0 in its mean.
             occurring = np.unique(labels[groups == value]).tolist()
             measures = {"macro F1": pair(mean_f1, labels, classes, over=occurring), "accuracy": right}
-            wanted += [row for row in group_rows(measures, {column: values}) if row[0][1] == value]
-    return make_rows(wanted, cases, resampling)
+            wanted += [row for row in group_rows(measures, {column: values}, everything) if row[0][1] == value]
+    return make_rows(wanted, len(labels), resampling)
 
 
 def _check(reference: np.ndarray, candidate: np.ndarray, labels: np.ndarray, classes: int) -> None:

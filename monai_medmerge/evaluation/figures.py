@@ -12,7 +12,8 @@ import numpy as np
 
 from monai_medmerge.evaluation import plots
 from monai_medmerge.evaluation.bootstrap import Estimate
-from monai_medmerge.evaluation.comparison import ALL, CLASS, CLASSIFICATION, Comparison
+from monai_medmerge.evaluation.cases import ALL, CLASS
+from monai_medmerge.evaluation.comparison import CLASSIFICATION, Comparison
 from monai_medmerge.evaluation.contributions import source_names
 from monai_medmerge.evaluation.document import ReportContent
 from monai_medmerge.evaluation.safety import GateResult

@@ -15,15 +15,8 @@ import numpy as np
 
 from monai_medmerge.errors import SettingError
 from monai_medmerge.evaluation.bootstrap import Estimate
-from monai_medmerge.evaluation.comparison import (
-    ALL,
-    CALIBRATION,
-    CLASS,
-    CLASSIFICATION,
-    CONFIDENT_ERRORS,
-    Comparison,
-    Row,
-)
+from monai_medmerge.evaluation.cases import ALL, CLASS
+from monai_medmerge.evaluation.comparison import CALIBRATION, CLASSIFICATION, CONFIDENT_ERRORS, Comparison, Row
 
 PASSED, FAILED, UNDECIDED = "passed", "failed", "undecided"
 EXIT_STATUS = {PASSED: 0, FAILED: 1, UNDECIDED: 3}
@@ -52,12 +45,17 @@ class Measured:
     Args:
         what: in words.
         value: with its interval; more is worse.
-        cases: how many it rests on.
+        of: the row or comparison that it is from, which know how many cases and independent units it rests on.
     """
 
     what: str
     value: Estimate
-    cases: int
+    of: Row | Comparison
+
+    @property
+    def evidence(self) -> str:
+        """How much it rests on, in words."""
+        return f"{self.of.cases} cases" + (f" of {self.of.units} patients" if self.of.units < self.of.cases else "")
 
 
 @dataclass(frozen=True)
@@ -139,9 +137,10 @@ def check(comparison: Comparison, gate: Mapping[str, Any] | None = None) -> Gate
     Args:
         comparison: from `compare`.
         gate: the content of a `gate.json`: `limits`, a mapping from names to a number or to `limit` and
-            `minimum_cases`; `evidence`, `estimate` (the value decides) or `interval` (passed only if the whole
-            interval is within the limit, failed only if all of it is beyond, else undecided); and `origin`, `default`
-            where nobody at the site chose the limits. None takes `DEFAULT_LIMITS`.
+            `minimum_cases` (of patients, where the comparison knows them); `evidence`, `estimate` (the value decides)
+            or `interval` (passed only if the whole interval is within the limit, failed only if all of it is beyond,
+            else undecided); and `origin`, `default` where nobody at the site chose the limits. None takes
+            `DEFAULT_LIMITS`.
 
     Raises:
         SettingError: a limit is unknown or no number, or limits other than the defaults claim to be those.
@@ -198,11 +197,13 @@ def _limit(name: str, given: Any) -> dict[str, float]:
 
 def _decide(name: str, limit: Mapping[str, float], measured: Measured, evidence: str) -> Verdict:
     value, most = measured.value, limit["limit"]
-    facts = f"{value}, limit {most:g}, {measured.cases} cases"
+    facts = f"{value}, limit {most:g}, {measured.evidence}"
     if np.isnan(value.value):
         return Verdict(name, measured.what, UNDECIDED, "no case to measure it on")
-    if measured.cases < limit["minimum_cases"]:
-        return Verdict(name, measured.what, UNDECIDED, f"not enough evidence: {facts} of {limit['minimum_cases']:g}")
+    # Many cases of few patients are little evidence.
+    if measured.of.units < limit["minimum_cases"]:
+        found = f"not enough evidence: {facts}, at least {limit['minimum_cases']:g} needed"
+        return Verdict(name, measured.what, UNDECIDED, found)
     # Differences of shares carry rounding, which must not decide.
     best, worst = (value.low, value.high) if evidence == INTERVAL else (value.value, value.value)
     if best > most + 1e-9:
@@ -213,13 +214,13 @@ def _decide(name: str, limit: Mapping[str, float], measured: Measured, evidence:
 
 
 def _drop(row: Row, what: str) -> Measured:
-    return _loss(row.found.difference, what, row.cases)
+    return _loss(row.found.difference, what, row)
 
 
-def _loss(gain: Estimate, what: str, cases: int) -> Measured:
+def _loss(gain: Estimate, what: str, of: Row | Comparison) -> Measured:
     """A gain the other way round, so that more is worse."""
     # Adding nothing turns -0.0 into 0.0.
-    return Measured(what, Estimate(-gain.value + 0.0, -gain.high + 0.0, -gain.low + 0.0), cases)
+    return Measured(what, Estimate(-gain.value + 0.0, -gain.high + 0.0, -gain.low + 0.0), of)
 
 
 def _overall(comparison: Comparison) -> list[Measured]:
@@ -243,29 +244,28 @@ def _main_measure(comparison: Comparison) -> str:
 
 
 def _flips(comparison: Comparison) -> list[Measured]:
-    return [Measured("right before, wrong now", comparison.negative_flips, comparison.cases)]
+    return [Measured("right before, wrong now", comparison.negative_flips, comparison)]
 
 
 def _calibration(comparison: Comparison) -> list[Measured]:
     rows = comparison.select(ALL, CALIBRATION)
-    return [Measured("expected calibration error", row.found.candidate, row.cases) for row in rows]
+    return [Measured("expected calibration error", row.found.candidate, row) for row in rows]
 
 
 def _confident(comparison: Comparison) -> list[Measured]:
     rows = comparison.select(ALL, CONFIDENT_ERRORS)
-    return [Measured("more cases that are wrong with 0.9 confidence", row.found.difference, row.cases) for row in rows]
+    return [Measured("more cases that are wrong with 0.9 confidence", row.found.difference, row) for row in rows]
 
 
 def _instability(comparison: Comparison) -> list[Measured]:
     """How many more answers of the candidate change than of the reference."""
-    cases = comparison.cases
-    return [_loss(found.kept.difference, f"more answers that change when {found.change}", cases)
-            for found in comparison.stability]  # fmt: skip
+    kept = comparison.stability
+    return [_loss(found.kept.difference, f"more answers that change when {found.change}", comparison) for found in kept]
 
 
 def _far(comparison: Comparison) -> list[Measured]:
     found = comparison.distance
-    return [Measured("inputs far from the training data", found.far, comparison.cases)] if found else []
+    return [Measured("inputs far from the training data", found.far, comparison)] if found else []
 
 
 _MEASURES: dict[str, Callable[[Comparison], list[Measured]]] = {

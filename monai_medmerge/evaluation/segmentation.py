@@ -11,17 +11,9 @@ from monai.networks import one_hot
 from torch import Tensor
 
 from monai_medmerge.errors import DatasetError
-from monai_medmerge.evaluation.bootstrap import Resampling, Statistic, estimate
-from monai_medmerge.evaluation.cases import check_groups
-from monai_medmerge.evaluation.comparison import (
-    ALL,
-    CLASS,
-    SEGMENTATION,
-    Case,
-    Comparison,
-    group_rows,
-    make_rows,
-)
+from monai_medmerge.evaluation.bootstrap import Resampling, estimate
+from monai_medmerge.evaluation.cases import ALL, CLASS, check_groups
+from monai_medmerge.evaluation.comparison import SEGMENTATION, Case, Comparison, Wanted, group_rows, make_rows
 from monai_medmerge.evaluation.measures import mean
 
 # A case whose mean Dice changes by more than this has become worse, or better.
@@ -94,13 +86,12 @@ def compare_dice(
     names = names or [f"case {n}" for n in range(len(reference))]
     reference, candidate = _paired(reference, candidate)
     before, now, alike = (_row_means(found) for found in (reference, candidate, agreement))
-    overall = (mean(before), mean(now))
-    wanted: list[tuple[tuple[str, str, str, int], tuple[Statistic, Statistic]]] = []
-    wanted.append(((ALL, "", "Dice", len(before)), overall))
+    overall, known = (mean(before), mean(now)), ~np.isnan(before)
+    wanted: list[Wanted] = [((ALL, "", "Dice", known), overall)]
     for k, name in enumerate(class_names):
-        count = int((~np.isnan(reference[:, k])).sum())
-        wanted.append(((CLASS, name, "Dice", count), (mean(reference[:, k]), mean(candidate[:, k]))))
-    wanted += group_rows({"Dice": overall}, columns)
+        pair = mean(reference[:, k]), mean(candidate[:, k])
+        wanted.append(((CLASS, name, "Dice", ~np.isnan(reference[:, k])), pair))
+    wanted += group_rows({"Dice": overall}, columns, known)
     # Nothing to find and nothing found by either: no change.
     change = np.nan_to_num(now - before)
     flips = change < -drop
@@ -110,6 +101,7 @@ def compare_dice(
         task=SEGMENTATION,
         class_names=tuple(class_names),
         cases=len(before),
+        units=resampling.count(np.ones(len(before), bool)),
         rows=make_rows(wanted, len(before), resampling),
         negative_flips=negative,
         positive_flips=positive,

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from monai_medmerge.errors import DatasetError, SettingError
 from monai_medmerge.evaluation.bootstrap import Resampling
 from monai_medmerge.evaluation.calibration import calibration, temperature
-from monai_medmerge.evaluation.cases import Naming
-from monai_medmerge.evaluation.comparison import ALL, CLASS, Comparison, cohens_kappa, compare_predictions
+from monai_medmerge.evaluation.cases import ALL, CLASS, Naming
+from monai_medmerge.evaluation.comparison import Comparison, cohens_kappa, compare_predictions
 from monai_medmerge.evaluation.safety import DEFAULT_LIMITS, FAILED, PASSED, UNDECIDED, check
 from monai_medmerge.evaluation.segmentation import compare_dice, dice
 from monai_medmerge.evaluation.side_by_side import compare
@@ -100,6 +100,26 @@ def test_ten_cases_are_undecided() -> None:
         result = check(compare_predictions(REFERENCE[few], candidate[few], LABELS[few], CLASSES, resampling=FAST))
         assert (result.outcome, result.exit_status) == (UNDECIDED, 3)
         assert all("not enough evidence" in v.reason for v in result.verdicts)
+
+
+def test_many_cases_of_two_patients_are_undecided() -> None:
+    site = {"site": ["north", "south"] * 300}
+    for patients, outcome in (([n % 2 for n in range(600)], UNDECIDED), (list(range(600)), PASSED)):
+        resampling = Resampling(groups=patients, samples=100)
+        found = compare_predictions(REFERENCE, REFERENCE, LABELS, CLASSES, site, resampling=resampling)
+        assert {v.outcome for v in check(found).verdicts} == {outcome}
+        assert ("600 cases of 2 patients, at least 100 needed" in str(check(found))) == (outcome == UNDECIDED)
+        assert [(row.cases, row.units) for row in found.select("site", "accuracy")] == [
+            (300, len(set(patients)) // 2)
+        ] * 2
+
+
+def test_a_column_whose_name_reports_use_themselves_is_refused() -> None:
+    for column in (ALL, CLASS):
+        with pytest.raises(SettingError, match="columns of other names"):
+            compare_predictions(REFERENCE, REFERENCE, LABELS, CLASSES, {column: ["a", "b"] * 300}, resampling=FAST)
+        with pytest.raises(SettingError, match="columns of other names"):
+            compare_dice(REFERENCE, REFERENCE, REFERENCE, CLASSES, {column: ["a", "b"] * 300}, resampling=FAST)
 
 
 def test_a_group_in_which_the_candidate_is_worse_fails() -> None:
