@@ -24,6 +24,7 @@ from monai_medmerge.errors import DicomSeriesError, SettingError
 from monai_medmerge.transforms.dicom import DicomSeriesReader
 from monai_medmerge.transforms.dicom_geometry import Stack
 from monai_medmerge.transforms.foreign import guarded, quiet
+from monai_medmerge.transforms.writing import OutputPaths, whole_labels
 
 highdicom, has_highdicom = optional_import("highdicom")
 
@@ -106,7 +107,7 @@ def write_seg(
         reader: how the series was chosen and read, where it was not by a default `DicomSeriesReader`.
 
     Returns:
-        The path.
+        The path; the file is there whole or not at all.
 
     Raises:
         SettingError: highdicom is not installed, or labels and table do not fit.
@@ -116,7 +117,7 @@ def write_seg(
         raise SettingError("highdicom, pip install monai_medmerge[dicom]", "no such package", "write_seg")
     if segmentation_type not in _TYPES:
         raise SettingError(f"one of {', '.join(_TYPES)}", repr(segmentation_type), "segmentation_type")
-    known = [int(item["labelID"]) for item in table.segments]
+    known, path = [int(item["labelID"]) for item in table.segments], Path(path)
     if known != list(range(1, len(known) + 1)):
         raise SettingError("labelIDs from 1 to n", str(known), "segmentAttributes")
     present = set(np.unique(labels).tolist()) - {0}
@@ -132,9 +133,14 @@ def write_seg(
             where,
             lambda: _build(labels, stack, table, segmentation_type),
         )
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        seg.save_as(path, enforce_file_format=True)
-    return Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f".part_{path.name}")
+        try:
+            seg.save_as(part, enforce_file_format=True)
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+    return path
 
 
 def _check_grid(labels: Array, affine: Array, stack: Stack) -> None:
@@ -219,18 +225,22 @@ def _code(code: Mapping[str, str]) -> Any:
 class SaveDicomSegd(MapTransform):
     """Save label maps as DICOM SEG files that reference their source series (see `write_seg`).
 
+    Files are named after the source: the folder `1.2.840.1` gives `1.2.840.1_seg.dcm`, the file `a.dcm` `a_seg.dcm`.
+
     Args:
         keys: label maps, MetaTensors (x, y, z) or (1, x, y, z) on the grid of the series.
-        output_dir: the folder to write to; the file is named after the source and `output_postfix`.
+        output_dir: the folder to write to.
         segments: the JSON with the coded labels, or a `SegmentTable`.
         source: the key of the series' path; where the dictionary lacks it, the label map's own "filename_or_obj".
         output_postfix: the end of the file's name.
         segmentation_type: "BINARY" or "LABELMAP".
         reader: arguments of the `DicomSeriesReader` that read the series.
         allow_missing_keys: skip keys that a dictionary lacks.
+        file: the key of the series' path below the folder that all series are in; without it there are no subfolders.
 
     Raises:
-        SettingError: the JSON does not hold coded labels, or label maps have several channels.
+        SettingError: the JSON does not hold coded labels, label maps have several channels or labels without a code,
+            two sources would share a file, or `file` leads out of `output_dir`.
         DicomSeriesError: a label map is not on the series' grid.
     """
 
@@ -244,14 +254,16 @@ class SaveDicomSegd(MapTransform):
         segmentation_type: str = "BINARY",
         reader: Mapping[str, Any] | None = None,
         allow_missing_keys: bool = False,
+        file: str = "file",
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.output_dir = Path(output_dir)
+        self.paths = OutputPaths(output_dir, "SaveDicomSegd")
         self.table = segments if isinstance(segments, SegmentTable) else SegmentTable.from_json(segments)
         self.source = source
         self.output_postfix = output_postfix
         self.segmentation_type = segmentation_type
         self.reader = DicomSeriesReader(**(reader or {}))
+        self.file = file
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Write the files and return the dictionary with "saved_to" in the metadata of the label maps."""
@@ -264,17 +276,10 @@ class SaveDicomSegd(MapTransform):
             if source is None:
                 raise SettingError("the path of the source series", "none", self.source)
             first = source if isinstance(source, (str, Path)) else source[0]
-            name = f"{Path(first).stem}_{self.output_postfix}.dcm"
-            labels = image.detach().cpu().numpy().reshape(image.shape[-3:])
-            image.meta["saved_to"] = str(
-                write_seg(
-                    labels.astype(np.int64),
-                    image.affine.cpu().numpy(),
-                    source,
-                    self.table,
-                    self.output_dir / name,
-                    self.segmentation_type,
-                    self.reader,
-                )
-            )
+            known = [int(item["labelID"]) for item in self.table.segments]
+            labels = whole_labels(image.detach().cpu().numpy().reshape(image.shape[-3:]), known, str(key))
+            path = self.paths.of(first, f"_{self.output_postfix}.dcm", result.get(self.file))
+            affine = image.affine.cpu().numpy()
+            saved = write_seg(labels, affine, source, self.table, path, self.segmentation_type, self.reader)
+            image.meta["saved_to"] = str(saved)
         return result

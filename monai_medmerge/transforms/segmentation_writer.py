@@ -15,9 +15,9 @@ from monai.transforms import MapTransform
 
 from monai_medmerge.errors import SettingError
 from monai_medmerge.transforms.dicom_seg_writer import SegmentTable, write_seg
+from monai_medmerge.transforms.writing import OutputPaths, whole_labels
 
 logger = logging.getLogger(__name__)
-NIFTI_SUFFIXES = (".nii.gz", ".nii")
 
 
 class SaveSegmentationd(MapTransform):
@@ -36,8 +36,8 @@ class SaveSegmentationd(MapTransform):
         allow_missing_keys: skip keys that a dictionary lacks.
 
     Raises:
-        SettingError: the JSON does not hold coded labels, a label map has another shape, or two sources would share
-            a file.
+        SettingError: the JSON does not hold coded labels, a label map has another shape or labels without a code, two
+            sources would share a file, or `file` leads out of `output_dir`.
         DicomSeriesError: a label map is not on the series' grid.
     """
 
@@ -51,11 +51,10 @@ class SaveSegmentationd(MapTransform):
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.output_dir = Path(output_dir)
+        self.paths = OutputPaths(output_dir, "SaveSegmentationd")
         self.table = segments if isinstance(segments, SegmentTable) else SegmentTable.from_json(segments)
         self.source = source
         self.file = file
-        self._written: dict[Path, Path] = {}
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Write the files and return the dictionary with "saved_to", a list of paths, in the label maps' metadata."""
@@ -65,26 +64,25 @@ class SaveSegmentationd(MapTransform):
             if not isinstance(labels, MetaTensor) or labels.ndim != 4 or len(labels) != 1:
                 found = f"{type(labels).__name__} {tuple(getattr(labels, 'shape', ()))}"
                 raise SettingError("a MetaTensor (1, x, y, z)", found, str(key))
-            source = Path(result[self.source])
-            numbers = labels.detach().cpu().numpy()[0].round().astype(np.uint8)
-            place = self.output_dir / Path(result.get(self.file, source.name)).parent
-            labels.meta["saved_to"] = self._save(numbers, labels.affine.cpu().numpy(), source, place)
+            known = [int(item["labelID"]) for item in self.table.segments]
+            numbers = whole_labels(labels.detach().cpu().numpy()[0], known, str(key))
+            # The type follows from the table, so that all files of a run have the same.
+            numbers = numbers.astype(np.uint8 if max(known, default=0) < 256 else np.uint16)
+            source, file = Path(result[self.source]), result.get(self.file)
+            labels.meta["saved_to"] = self._save(numbers, labels.affine.cpu().numpy(), source, file)
         return result
 
-    def _save(self, labels: np.ndarray, affine: np.ndarray, source: Path, place: Path) -> list[str]:
-        suffix = next((suffix for suffix in NIFTI_SUFFIXES if source.name.lower().endswith(suffix)), "")
-        path = place / f"{source.name[: len(source.name) - len(suffix)]}_seg.nii.gz"
-        if self._written.setdefault(path, source) != source:
-            raise SettingError("sources with names of their own", f"two for {path.name}", "SaveSegmentationd")
+    def _save(self, labels: np.ndarray, affine: np.ndarray, source: Path, file: str | None) -> list[str]:
+        path = self.paths.of(source, "_seg.nii.gz", file)
         part = path.with_name(f".part_{path.name}")
-        place.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         image = nibabel.Nifti1Image(labels, affine)
         image.header.set_xyzt_units("mm")
         nibabel.save(image, part)
         part.replace(path)
-        if suffix:
+        if source.name.lower().endswith((".nii.gz", ".nii")):
             return [str(path)]
         if not labels.any():
             logger.warning("No label was found in %s: a DICOM SEG cannot be empty, so that none was written", path.name)
             return [str(path)]
-        return [str(path), str(write_seg(labels, affine, source, self.table, path.with_name(f"{source.name}_seg.dcm")))]
+        return [str(path), str(write_seg(labels, affine, source, self.table, self.paths.of(source, "_seg.dcm", file)))]
