@@ -68,6 +68,9 @@ LEARNINGS = {
     "medmerge_layer": Learning({"constraint": "free", "granularity": "layer"}),
     "medmerge_network": Learning({"constraint": "free", "granularity": "network"}),
     "medmerge_best_start": Learning(epochs=3, chosen="rank"),
+    "medmerge_with_weights": Learning(
+        {"constraint": "free", "residual": True}, epochs=EPOCHS - PROBE_EPOCHS, chosen="probe"
+    ),
     "medmerge_coefficients": Learning(epochs=EPOCHS - PROBE_EPOCHS, chosen="rank"),
     "medmerge_from_anchor": Learning({"constraint": "free", "start": "anchor"}),
     "medmerge_residual": Learning({"constraint": "free", "residual": True}),
