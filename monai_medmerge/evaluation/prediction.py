@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from monai_medmerge.errors import DatasetError
+
 
 def predict(
     network: nn.Module, batches: Iterable[dict[str, Any]], image: str = "image", label: str = "label"
@@ -23,6 +25,9 @@ def predict(
     Returns:
         Probabilities (case, class), float32, and labels (case,), int64, on the CPU.
 
+    Raises:
+        DatasetError: there is no batch.
+
     Example:
         >>> probabilities, labels = predict(nn.Linear(4, 2), [{"image": torch.ones(3, 4), "label": torch.zeros(3)}])
         >>> probabilities.shape, labels.tolist()
@@ -36,6 +41,8 @@ def predict(
             found = [(network(torch.as_tensor(b[image]).to(device)), torch.as_tensor(b[label])) for b in batches]
     finally:
         network.train(training)
+    if not found:
+        raise DatasetError("at least one batch of images", "none", "batches")
     scores = torch.cat([torch.as_tensor(scores).cpu().float() for scores, _ in found])
     # Images may be MetaTensors; what is returned is plain.
     return scores.softmax(1).as_subclass(Tensor), torch.cat([labels for _, labels in found]).long().as_subclass(Tensor)

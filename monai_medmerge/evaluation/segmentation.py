@@ -32,11 +32,17 @@ def dice(prediction: Tensor, label: Tensor, classes: int) -> np.ndarray:
         Float (case, class - 1); NaN where the truth has nothing of the class and neither has the prediction, 0 where
         the prediction has.
 
+    Raises:
+        DatasetError: the truth has a number that is no class, such as 255 for voxels to be ignored.
+
     Example:
         >>> truth = torch.tensor([[[[0, 1, 1, 2]]]])
         >>> dice(torch.tensor([[[[0, 1, 2, 2]]]]), truth, 3).round(3).tolist()
         [[0.667, 0.667]]
     """
+    label = label.as_subclass(Tensor)
+    if len(strange := label[~((label >= 0) & (label < classes))]):
+        raise DatasetError(f"labels from 0 to {classes - 1}", f"{strange[0].item():g} among them", "label")
     maps = [one_hot(found.long(), classes) for found in (prediction, label)]
     found = compute_dice(*maps, include_background=False, ignore_empty=False)
     empty = torch.stack([encoded[:, 1:].flatten(2).sum(2) == 0 for encoded in maps]).all(0)

@@ -60,7 +60,7 @@ def compare(
         seed: of resamples and noise.
 
     Raises:
-        DatasetError: there are no images, or labels and scores do not fit one another.
+        DatasetError: there are no images, or labels, scores and class names do not fit one another.
         SettingError: a column is absent or has too many groups.
 
     Example:
@@ -81,7 +81,7 @@ def compare(
             features.append(_features(candidate, [(images,)], layer))
     if not watch.names:
         raise DatasetError("at least one image", "none", "data")
-    groups = watch.columns.pop(patient) if patient else None
+    groups = watch.columns[patient] if patient else None
     resampling = Resampling(groups=groups, samples=samples, seed=seed)
     found, wrong = watch.compare(class_names, {name: watch.columns[name] for name in subgroups}, resampling)
     far: Distance | None = None
@@ -144,8 +144,15 @@ class _Watch:
         reference, candidate = (np.concatenate(kept) for kept in self.answers[:2])
         if self.segmentation:
             alike = np.concatenate(self.answers[2])
-            foreground = class_names[-reference.shape[1] :]
-            found = compare_dice(reference, candidate, alike, foreground, columns, self.names, resampling)
+            found = compare_dice(
+                reference,
+                candidate,
+                alike,
+                _foreground(class_names, reference.shape[1]),
+                columns,
+                self.names,
+                resampling,
+            )
             known = np.where(np.isnan(candidate), 0, candidate).sum(1) / np.maximum((~np.isnan(candidate)).sum(1), 1)
             return found, (known < WRONG_DICE) & ~np.isnan(candidate).all(1)
         labels = np.concatenate(self.labels)
@@ -191,6 +198,14 @@ class _Watch:
         if not isinstance(found, Tensor) or found.ndim < 2 or found.shape[1] < 2:
             raise SettingError("scores (batch, class, ...) of two classes or more", _shape(found), "network")
         return torch.as_tensor(found).as_subclass(Tensor).float().cpu()
+
+
+def _foreground(class_names: Sequence[str], count: int) -> Sequence[str]:
+    """The names without the background's, if it has one."""
+    if len(class_names) not in (count, count + 1):
+        expected = f"{count + 1} class names, or {count} without the background"
+        raise DatasetError(expected, f"{len(class_names)}", "class_names")
+    return class_names[len(class_names) - count :]
 
 
 def _shape(found: object) -> str:

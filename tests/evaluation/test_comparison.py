@@ -19,6 +19,7 @@ from monai_medmerge.evaluation.bootstrap import Resampling
 from monai_medmerge.evaluation.calibration import calibration, temperature
 from monai_medmerge.evaluation.cases import ALL, CLASS, Naming
 from monai_medmerge.evaluation.comparison import Comparison, cohens_kappa, compare_predictions
+from monai_medmerge.evaluation.prediction import predict
 from monai_medmerge.evaluation.safety import DEFAULT_LIMITS, FAILED, PASSED, UNDECIDED, check
 from monai_medmerge.evaluation.segmentation import compare_dice, dice
 from monai_medmerge.evaluation.side_by_side import compare
@@ -327,6 +328,18 @@ def test_wrong_data_is_refused() -> None:
         compare(nn.Sequential(nn.Flatten(), nn.Linear(256, 1)), Fields(), [(images, labels)], ["l", "r"])
 
 
+def test_a_column_of_patients_may_also_divide_the_cases() -> None:
+    images, labels = brightness(40, 0)
+    data = [{"image": images, "label": labels, "site": ["north", "south"] * 20}]
+    found = compare(Fields(), Fields(), data, ["l", "r"], patient="site", subgroups=["site"], changes={}, samples=50)
+    assert (found.columns, found.units) == (["site"], 2)
+
+
+def test_no_image_is_no_prediction() -> None:
+    with pytest.raises(DatasetError, match="at least one batch"):
+        predict(Fields(), [])
+
+
 # Segmentations.
 
 
@@ -338,6 +351,22 @@ def test_dice_is_counted_by_hand() -> None:
     said[2, :, 0, 0] = 1
     assert dice(said, truth, 3)[:, 0].tolist() == pytest.approx([1, 2 / 3, 0])
     assert np.isnan(dice(said, truth, 3)[:, 1]).all()
+
+
+@pytest.mark.parametrize("strange", [255, 3, -1])
+def test_a_label_that_is_no_class_is_refused(strange: int) -> None:
+    truth = torch.zeros(1, 1, 4, 4)
+    truth[..., 0] = strange
+    with pytest.raises(DatasetError, match=f"label: expected labels from 0 to 2, found {strange} among them"):
+        dice(torch.zeros_like(truth), MetaTensor(truth), 3)
+
+
+@pytest.mark.parametrize("names", [["x"], ["background", "x", "y", "z"]])
+def test_names_that_are_not_one_per_class_are_refused(names: list[str]) -> None:
+    network = nn.Conv2d(1, 3, 1)
+    data = [(torch.rand(2, 1, 8, 8), torch.randint(3, (2, 1, 8, 8)))]
+    with pytest.raises(DatasetError, match="class_names: expected 3 class names, or 2 without the background"):
+        compare(network, network, data, names, changes={}, samples=50)
 
 
 def test_segmentations_are_compared_by_dice() -> None:
