@@ -10,6 +10,7 @@ import numpy as np
 
 from monai_medmerge.bundle.datasets import DATALIST, described, read_datalist
 from monai_medmerge.errors import DatasetError
+from monai_medmerge.transforms.dicom_headers import DICOM_SUFFIXES, is_dicom
 
 NIFTI = (".nii", ".nii.gz")
 
@@ -61,7 +62,10 @@ def load_volumes(
 
 
 def list_volumes(folder: str | os.PathLike[str]) -> list[dict[str, str]]:
-    """Every NIfTI file below a folder, and every subfolder (or the folder itself) with other files as a DICOM series.
+    """Every NIfTI file below a folder, and every subfolder (or the folder itself) with DICOM files as a series.
+
+    A file is DICOM by its content or its suffix; without NIfTI beside it also by having no suffix, so that a damaged
+    series is named and not left out. Other files are passed over.
 
     Args:
         folder: searched with its subfolders; hidden files are left out.
@@ -76,7 +80,7 @@ def list_volumes(folder: str | os.PathLike[str]) -> list[dict[str, str]]:
         >>> from tempfile import TemporaryDirectory
         >>> with TemporaryDirectory() as folder:
         ...     Path(folder, "series").mkdir()
-        ...     for name in ("a.nii.gz", "series/1.dcm", "series/2.dcm"):
+        ...     for name in ("a.nii.gz", "notes.txt", "series/1.dcm", "series/2.dcm"):
         ...         Path(folder, name).touch()
         ...     [item["file"] for item in list_volumes(folder)]
         ['a.nii.gz', 'series']
@@ -86,13 +90,20 @@ def list_volumes(folder: str | os.PathLike[str]) -> list[dict[str, str]]:
         raise DatasetError("a folder of volumes", "none of that name", root.name)
     files = [path for path in root.rglob("*") if path.is_file() and not path.name.startswith(".")]
     nifti = {path for path in files if path.name.lower().endswith(NIFTI)}
-    series = {path.parent for path in files if path not in nifti}
+    beside = {path.parent for path in nifti}
+    series = {path.parent for path in files if path not in nifti and _is_slice(path, path.parent not in beside)}
     volumes = sorted(nifti | series)
     if not volumes:
         raise DatasetError("NIfTI files or folders with a DICOM series", "none", root.name)
     # A folder that is itself the series has its own name below its parent.
     above = root.parent if root in series else root
     return [{"image": str(v), "source": str(v), "file": str(v.relative_to(above))} for v in volumes]
+
+
+def _is_slice(path: Path, alone: bool) -> bool:
+    if path.name.upper() == "DICOMDIR":
+        return False
+    return path.name.lower().endswith(DICOM_SUFFIXES) or (alone and not path.suffix) or is_dicom(path)
 
 
 def _checked(entry: Any, folder: Path, where: str) -> dict[str, str]:

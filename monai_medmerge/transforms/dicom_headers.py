@@ -35,6 +35,8 @@ _KEYWORDS = """
 _TAGS = [tag for tag in map(tag_for_keyword, _KEYWORDS.split()) if tag is not None]
 _PIXEL_TAGS = [tag_for_keyword(word) for word in ("FloatPixelData", "DoubleFloatPixelData", "PixelData")]
 
+# Suffixes that claim a DICOM file.
+DICOM_SUFFIXES = (".dcm", ".ima", ".dicom")
 _NO_IMAGE = "an image object with Rows, Columns and Pixel Data"
 _MAX_INFLATED = 2**30
 
@@ -189,11 +191,12 @@ def _check_inflated_size(path: Path, start: int) -> None:
 def list_files(paths: Sequence[str | Path]) -> list[Path]:
     """Return the DICOM files among files and folders, folders without their subfolders.
 
-    In a folder, files of other formats are passed over unless their suffix claims that they are DICOM; a file that
-    is named itself must be one.
+    In a folder, files of other formats are passed over, unless their suffix claims that they are DICOM or their name
+    is like that of the DICOM files beside them (`IM0007` beside `IM0006`, `1.2.7` beside `1.2.6`): such a file is a
+    damaged slice, and a volume without it would be too short. A file that is named itself must be one.
 
     Raises:
-        DicomSeriesError: a path does not exist, a `.dcm` is not DICOM, or nothing is left.
+        DicomSeriesError: a path does not exist, a file that should be DICOM is not, or nothing is left.
     """
     found = [file for path in paths for file in _list_path(Path(path))]
     if not found:
@@ -205,14 +208,21 @@ def _list_path(path: Path) -> Iterator[Path]:
     if not path.is_dir():
         yield path
         return
-    for file in sorted(path.iterdir()):
-        if not file.is_file():
-            continue
-        if is_dicom(file):
+    files = sorted(file for file in path.iterdir() if file.is_file())
+    dicom = {file for file in files if is_dicom(file)}
+    suffixes = {_suffix(file) for file in dicom if file.name.upper() != "DICOMDIR"} | set(DICOM_SUFFIXES)
+    for file in files:
+        if file in dicom:
             if file.name.upper() != "DICOMDIR":
                 yield file
-        elif file.suffix.lower() in (".dcm", ".ima", ".dicom"):
-            raise DicomSeriesError("a DICOM file, as its suffix says", "another or a damaged format", file.name)
+        elif _suffix(file) in suffixes and not file.name.startswith("."):
+            raise DicomSeriesError("a DICOM file, as its name says", "another or a damaged format", file.name)
+
+
+def _suffix(path: Path) -> str:
+    """The suffix, empty where it is the last number of a UID."""
+    suffix = path.suffix.lower()
+    return "" if suffix[1:].isdigit() else suffix
 
 
 def require_image(header: Header) -> None:

@@ -165,7 +165,7 @@ def test_load_imaged_takes_the_reader_by_its_dotted_path_and_never_falls_back(tm
     image = load({"image": str(tmp_path / "good")})["image"]
     assert image.shape == (1, 10, 8, 6)
     np.testing.assert_array_equal(image[0].numpy(), voxels().T.astype(np.float32) - 1024)
-    with pytest.raises(DicomSeriesError, match="as its suffix says"):
+    with pytest.raises(DicomSeriesError, match="as its name says"):
         load({"image": str(tmp_path / "bad")})
 
 
@@ -238,3 +238,18 @@ def test_a_deflated_file_that_inflates_without_end_is_refused(tmp_path, monkeypa
     monkeypatch.setattr(dicom_headers, "_MAX_INFLATED", 2**20)
     with pytest.raises(DicomSeriesError, match="after inflation"):
         read(path)
+
+
+@pytest.mark.parametrize("name", ["IM{:04d}", "1.2.840.{}", "{}.dcm"])
+@pytest.mark.parametrize("keep", [0, 100])
+def test_a_damaged_slice_at_the_end_of_a_series_is_refused(tmp_path, name, keep):
+    for path in write_series(tmp_path, voxels()):
+        path.rename(tmp_path / name.format(int(path.stem)))
+    (tmp_path / "readme.txt").write_text("passed over")
+    (tmp_path / "._IM0009").write_bytes(b"of another system")
+    reader = DicomSeriesReader()
+    assert reader.get_data(reader.read(tmp_path))[0].shape == (10, 8, 6)
+    last = reader.locate(tmp_path).frames[-1].header.path
+    last.write_bytes(last.read_bytes()[:keep])
+    with pytest.raises(DicomSeriesError, match=rf"^{last.name}: expected a DICOM file, as its name says"):
+        reader.get_data(reader.read(tmp_path))
