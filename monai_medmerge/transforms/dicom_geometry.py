@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,12 @@ POLICIES: Mapping[str, tuple[str, ...]] = {
     "tilt": ("error", "warn", "repair"),
     "localizer": ("error", "repair"),
     "unlocated": ("error", "warn"),
+    "acquisition": ("error", "warn"),
 }
+# What the files of one volume share, where they state it. Positions in two frames of reference cannot be compared.
+_SHARED = ("StudyInstanceUID", "FrameOfReferenceUID", "Modality", "RescaleType")
+# What may change from one block of slices to the next, but not to and fro.
+_ACQUISITION = ("AcquisitionNumber", "EchoTime", "TemporalPositionIdentifier", "DiffusionBValue")
 
 _UNIT_TOLERANCE = 1e-2
 _ORIENTATION_TOLERANCE = 1e-3
@@ -237,6 +243,7 @@ def _located_stack(frames: Sequence[Frame], normal: Vector, policies: Mapping[st
     beside = np.linalg.norm(positions - positions[0] - heights[:, None] * step, axis=1).max()
     if beside > _GAP_FRACTION * length:
         raise DicomSeriesError("slices stacked along one line", f"one {beside:.4g} mm beside it", where)
+    _check_acquisitions(frames, policies["acquisition"], remarks)
     slant = float(np.degrees(np.arccos(np.clip(step @ normal / length, -1, 1))))
     stack = Stack(tuple(frames), _make_affine(frames[0], positions[0], step), heights, slant)
     if stack.is_uneven:
@@ -247,6 +254,17 @@ def _located_stack(frames: Sequence[Frame], normal: Vector, policies: Mapping[st
         found = f"steps {slant:.1f} degrees off (gantry tilt)"
         settle(DicomSeriesError("slices stacked along their normal", found, where), policies["tilt"], remarks)
     return replace(stack, remarks=tuple(remarks))
+
+
+def _check_acquisitions(frames: Sequence[Frame], policy: str, remarks: list[str]) -> None:
+    """Settle what alternates along the normal, as where two acquisitions lie between one another."""
+    for keyword in _ACQUISITION:
+        # Scanners state echo times with noise.
+        values = [tuple(f"{v:.3g}" for v in frame.header.numbers(keyword) or ()) for frame in frames]
+        changes = sum(a != b for a, b in pairwise(values))
+        if changes >= (count := len(set(values))):
+            found = f"{count} values of {keyword} that alternate, as with interleaved acquisitions"
+            settle(DicomSeriesError("slices of one acquisition", found, frames[0].header.where), policy, remarks)
 
 
 def _position(frame: Frame) -> Vector:
@@ -270,8 +288,14 @@ def _without_localizers(frames: Sequence[Frame], policy: str, remarks: list[str]
 
 
 def _check_alike(frames: Sequence[Frame]) -> None:
-    """Refuse frames that differ in size, pixel spacing or orientation."""
+    """Refuse frames of several patients, studies, spaces or units, and those that differ in size or orientation."""
     first = frames[0]
+    headers = list({id(frame.header): frame.header for frame in frames}.values())
+    for keyword in ("PatientID", *_SHARED):
+        stated = [h.patient if keyword == "PatientID" else h.text(keyword) for h in headers]
+        # Files that lack it say nothing against it.
+        if len(kinds := set(stated) - {""}) > 1:
+            raise DicomSeriesError(f"slices of one {keyword}", f"{len(kinds)} different ones", headers[0].where)
     for frame in frames[1:]:
         where = f"{frame.header.where}, frame {frame.index + 1}"
         if frame.header is not first.header and frame.size != first.size:

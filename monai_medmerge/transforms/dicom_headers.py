@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,10 +20,11 @@ from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 from monai_medmerge.errors import DicomSeriesError
 from monai_medmerge.transforms.foreign import guarded
 
-# Values are parsed for these tags only. Nothing of the patient and study modules is among them, so nothing of them
-# can reach an error, a log or a MetaTensor; the two UIDs tell series apart and leave only as a salted hash.
+# Values are parsed for these tags only. Nothing of the patient module is among them, so nothing of it can reach an
+# error, a log or a MetaTensor; the UIDs tell series apart and leave only as a salted hash.
 _KEYWORDS = """
     SOPClassUID ImageType Modality SeriesDescription StudyInstanceUID SeriesInstanceUID SeriesNumber
+    FrameOfReferenceUID AcquisitionNumber EchoTime TemporalPositionIdentifier DiffusionBValue
     ImagePositionPatient ImageOrientationPatient PixelSpacing ImagerPixelSpacing NominalScannedPixelSpacing
     SpacingBetweenSlices Rows Columns SamplesPerPixel PhotometricInterpretation PlanarConfiguration NumberOfFrames
     BitsAllocated BitsStored HighBit PixelRepresentation RescaleIntercept RescaleSlope RescaleType WindowCenter
@@ -33,6 +36,9 @@ _KEYWORDS = """
     SegmentedBluePaletteColorLookupTableData SegmentSequence SegmentationType MaximumFractionalValue
 """
 _TAGS = [tag for tag in map(tag_for_keyword, _KEYWORDS.split()) if tag is not None]
+_PATIENT = tag_for_keyword("PatientID") or 0
+# Patients are told apart by hashes that mean nothing outside of this process.
+_SALT = os.urandom(16)
 _PIXEL_TAGS = [tag_for_keyword(word) for word in ("FloatPixelData", "DoubleFloatPixelData", "PixelData")]
 
 # Suffixes that claim a DICOM file.
@@ -50,12 +56,15 @@ class Header:
         dataset: the tags above.
         transfer_syntax: the transfer syntax UID.
         pixel_offset: where the pixel data element starts in the file, None if it has none or is deflated as a whole.
+        patient: a hash of PatientID under a salt of this process, by which two files can be compared and nothing else;
+            empty where there is none.
     """
 
     path: Path
     dataset: Dataset
     transfer_syntax: str
     pixel_offset: int | None
+    patient: str = ""
 
     @property
     def where(self) -> str:
@@ -154,13 +163,23 @@ def read_header(path: Path) -> Header:
 
 def _parse_header(path: Path) -> Header:
     with open_dicom(path) as file:
-        dataset = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(_TAGS))
+        dataset = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=[*_TAGS, _PATIENT])
         # pydicom stops in front of the pixel data element and rewinds to its tag.
         offset = file.tell()
         more = file.read(1)
         seekable_in_file = not isinstance(file, BytesIO)
     syntax = str(dataset.file_meta.get("TransferSyntaxUID", "") or "")
-    return Header(path, dataset, syntax, offset if more and seekable_in_file else None)
+    return Header(path, dataset, syntax, offset if more and seekable_in_file else None, _take_patient(dataset))
+
+
+def _take_patient(dataset: Dataset) -> str:
+    """Take PatientID out of a dataset, as its bytes are stored, and return its hash."""
+    if _PATIENT not in dataset:
+        return ""
+    value = dataset.get_item(_PATIENT).value
+    del dataset[_PATIENT]
+    stored = (value if isinstance(value, bytes) else str(value or "").encode()).strip(b" \0")
+    return hashlib.sha256(_SALT + stored).hexdigest() if stored else ""
 
 
 def open_dicom(path: Path) -> BinaryIO:

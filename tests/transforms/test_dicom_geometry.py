@@ -152,3 +152,44 @@ def test_one_slice_that_does_not_fit_is_refused(tmp_path, attributes, reason):
     save(dataset, path)
     with pytest.raises(DicomSeriesError, match=reason):
         read(tmp_path)
+
+
+def change(paths, keyword, values):
+    """Give the slices, in their order, values of an attribute."""
+    for path, value in zip(paths, values, strict=True):
+        dataset = pydicom.dcmread(path)
+        setattr(dataset, keyword, value)
+        dataset.save_as(path)
+
+
+@pytest.mark.parametrize(
+    ("keyword", "values"),
+    [
+        ("PatientID", ("DOE-1", "DOE-2")),
+        ("StudyInstanceUID", ("1.2.3", "1.2.4")),
+        ("FrameOfReferenceUID", ("1.2.3", "1.2.4")),
+        ("Modality", ("CT", "MR")),
+        ("RescaleType", ("HU", "OD")),
+    ],
+)
+def test_slices_that_are_not_of_one_volume_are_refused_whatever_their_series_uid(tmp_path, keyword, values):
+    paths = write_series(tmp_path, voxels())
+    change(paths, keyword, [values[0], *[values[1]] * 5])
+    with pytest.raises(DicomSeriesError, match=f"slices of one {keyword}, found 2 different ones") as error:
+        read(tmp_path)
+    assert not any(value in str(error.value) for value in values)
+    change(paths, keyword, [values[0], *[""] * 5])
+    assert read(tmp_path)[0].shape == (10, 8, 6)
+
+
+@pytest.mark.parametrize("keyword", ["AcquisitionNumber", "EchoTime", "TemporalPositionIdentifier", "DiffusionBValue"])
+def test_acquisitions_that_lie_between_one_another_are_refused_and_blocks_are_not(tmp_path, keyword):
+    paths = write_series(tmp_path, voxels())
+    for blocks in ([1] * 6, [1, 1, 1, 2, 2, 2], [3, 3, 1, 1, 2, 2], [1, 2, 3, 4, 5, 6]):
+        change(paths, keyword, blocks)
+        assert read(tmp_path)[0].shape == (10, 8, 6)
+    change(paths, keyword, [1, 2] * 3)
+    with pytest.raises(DicomSeriesError, match=f"2 values of {keyword} that alternate"):
+        read(tmp_path)
+    with pytest.warns(UserWarning, match="policy: warn"):
+        assert read(tmp_path, policies={"acquisition": "warn"})[0].shape == (10, 8, 6)
