@@ -22,7 +22,7 @@ from monai_medmerge.bundle.overlay_merge import MergedStart, MergeOptions, merge
 from monai_medmerge.bundle.overlay_network import trained_network
 from monai_medmerge.engines import weights_sha256
 from monai_medmerge.errors import SettingError
-from monai_medmerge.sources import Source, match
+from monai_medmerge.sources import load_sources, match
 
 logger = logging.getLogger(__name__)
 OVERLAY_FILE = Path(__file__).parent / "medmerge.json"
@@ -202,34 +202,3 @@ def _make_heard() -> None:
     # A handler of the root may be there all along, as of the first warning of any package.
     if not package.hasHandlers():
         package.addHandler(logging.StreamHandler(sys.stdout))
-
-
-def load_sources(sources: str | Sequence[str] | Mapping[str, str]) -> list[Source]:
-    """Read the sources that a command line names.
-
-    Args:
-        sources: files or bundle folders; names are those of the files, with as much of their folders as tells them
-            apart, or the keys of a mapping.
-
-    Raises:
-        SettingError: there is none.
-        UnsafeCheckpointError: one cannot be read.
-    """
-    if isinstance(sources, Mapping):
-        named = {str(name): Path(path) for name, path in sources.items()}
-    else:
-        paths = [Path(path) for path in ([sources] if isinstance(sources, str | Path) else sources)]
-        named = dict(zip(_names(paths), paths, strict=True))
-    if not named:
-        raise SettingError("one or more sources: --sources \"['a.pt','b.safetensors']\"", "none", "sources")
-    return [Source.from_file(path, name) for name, path in named.items()]
-
-
-def _names(paths: Sequence[Path]) -> list[str]:
-    """The shortest ends of paths, without suffixes, that differ; numbered where one file is given twice."""
-    parts = [path.absolute().with_name(path.name.split(".")[0] or path.name).parts for path in paths]
-    for length in range(1, max(map(len, parts), default=0) + 1):
-        names = ["/".join(part[-length:]) for part in parts]
-        if len(set(names)) == len(names):
-            return names
-    return [f"{path.stem} {number}" for number, path in enumerate(paths, start=1)]

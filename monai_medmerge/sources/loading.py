@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -19,7 +20,7 @@ def load_sources(paths: Paths) -> list[Source]:
             apart, or the keys of a mapping.
 
     Raises:
-        SettingError: there is none.
+        SettingError: there is none, or one is no path.
         UnsafeCheckpointError: one cannot be read.
 
     Example:
@@ -32,18 +33,29 @@ def load_sources(paths: Paths) -> list[Source]:
         ['chest/model', 'brain/model']
     """
     if isinstance(paths, Mapping):
-        named = {str(name): Path(path) for name, path in paths.items()}
+        listed = _checked(list(paths.values()))
+        names = [str(name) for name in paths]
     else:
-        listed = [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
-        named = dict(zip(_names(listed), listed, strict=True))
-    if not named:
-        raise SettingError("one or more sources: files or bundle folders", "none", "sources")
-    return [Source.from_file(path, name) for name, path in named.items()]
+        listed = _checked([paths] if isinstance(paths, str | Path) else paths)
+        names = _names(listed)
+    return [Source.from_file(path, name) for path, name in zip(listed, names, strict=True)]
+
+
+def _checked(paths: object) -> list[Path]:
+    """What a command line or a configuration hands over may be of any type."""
+    expected = "one or more sources, files or bundle folders: \"['a.pt','b.safetensors']\""
+    if not isinstance(paths, Sequence) or not paths:
+        raise SettingError(expected, f"a {type(paths).__name__}" if paths else "none", "sources")
+    for number, path in enumerate(paths):
+        if not isinstance(path, str | Path) or not str(path):
+            raise SettingError(expected, f"a {type(path).__name__}" if path else repr(path), f"sources[{number}]")
+    # A folder may be given as `.`, which has no name; a link keeps the name that it has.
+    return [Path(os.path.abspath(path)) for path in paths]  # noqa: PTH100
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
     """The shortest ends of paths, without suffixes, that differ; numbered where one file is given twice."""
-    parts = [(*path.absolute().parent.parts, path.name if path.is_dir() else plain_name(path)) for path in paths]
+    parts = [(*path.parent.parts, path.name if path.is_dir() else plain_name(path)) for path in paths]
     for length in range(1, max(map(len, parts), default=0) + 1):
         names = ["/".join(part[-length:]) for part in parts]
         if len(set(names)) == len(names):

@@ -18,8 +18,9 @@ from monai.bundle import run as run_bundle
 
 from monai_medmerge import SettingError
 from monai_medmerge.__main__ import main
-from monai_medmerge.bundle.overlay import OVERLAY_FILE, load_sources
+from monai_medmerge.bundle.overlay import OVERLAY_FILE
 from monai_medmerge.errors import MedMergeError
+from monai_medmerge.sources import load_sources
 
 REPOSITORY = Path(__file__).parent.parent.parent
 every_bundle = pytest.mark.parametrize("bundle", list(BUNDLES), indirect=True)
@@ -146,7 +147,8 @@ def test_savers_do_not_overwrite_unless_told(bundle: Bundle, caplog: pytest.LogC
 @pytest.mark.parametrize(
     ("changes", "overrides", "words"),
     [
-        ({}, {"sources": []}, ["--sources"]),
+        ({}, {"sources": []}, ["sources: expected one or more"]),
+        ({}, {"sources": 3}, ["sources: expected one or more", "int"]),
         ({}, {"sources": ["absent.pt"]}, ["absent.pt"]),
         ({}, {"medmerge::trainer_id": "train::engine"}, ["medmerge::trainer_id", "train::engine", "train::trainer"]),
         ({}, {"coefficient_epochs": "two"}, ["coefficient_epochs", "'two'"]),
@@ -228,15 +230,6 @@ def test_alignment_and_adaptation_go_with_it(bundle: Bundle) -> None:
     assert (record["by"], record["anchor"]) == ("activations", "s1")
     assert 0 < record["moved"] <= record["channels"]
     assert record["similarity_before"] <= record["similarity_after"] <= 1
-
-
-def test_sources_of_one_file_name_are_told_apart(tmp_path: Path) -> None:
-    for name in ("chest", "brain"):
-        (tmp_path / name / "models").mkdir(parents=True)
-        torch.save({"weight": torch.zeros(2)}, tmp_path / name / "models" / "model.pt")
-    paths = [str(tmp_path / name / "models" / "model.pt") for name in ("chest", "brain")]
-    assert [source.name for source in load_sources(paths)] == ["chest/models/model", "brain/models/model"]
-    assert [source.name for source in load_sources({"a": paths[0]})] == ["a"]
 
 
 def test_the_command_prints_and_copies_the_overlay(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

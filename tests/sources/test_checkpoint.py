@@ -9,6 +9,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -263,5 +264,26 @@ def test_sources_of_one_file_name_are_told_apart(tmp_path: Path) -> None:
     names = [source.name for source in load_sources([chest / "v1.2.pt", brain / "v1.2.pt"])]
     assert names == ["chest/v1.2", "brain/v1.2"]
     assert [source.name for source in load_sources({"a": brain / "v1.2.pt"})] == ["a"]
-    with pytest.raises(SettingError, match="one or more sources"):
-        load_sources([])
+
+
+def test_the_folder_that_one_stands_in_has_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "chest" / "models").mkdir(parents=True)
+    torch.save({"weight": torch.ones(1)}, tmp_path / "chest" / "models" / "model.pt")
+    monkeypatch.chdir(tmp_path / "chest" / "models")
+    assert [source.name for source in load_sources("..")] == ["chest"]
+    monkeypatch.chdir(tmp_path / "chest")
+    (source,) = load_sources(Path())
+    assert (source.name, source.provenance["bundle"]) == ("chest", "chest")
+
+
+@pytest.mark.parametrize(
+    ("paths", "found"),
+    [
+        ([], "sources: .*none"), ({}, "sources: .*none"), (None, "sources: .*none"), (3, "sources: .*an? int"),
+        (["a.pt", 3], r"sources\[1\]: .*an? int"), ([None], r"sources\[0\]: .*None"), ("", r"sources\[0\]: .*''"),
+        ({"a": ["b.pt"]}, r"sources\[0\]: .*a list"),
+    ],
+)  # fmt: skip
+def test_sources_that_are_no_paths_are_refused(paths: Any, found: str) -> None:
+    with pytest.raises(SettingError, match=found):
+        load_sources(paths)
