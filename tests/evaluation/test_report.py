@@ -24,7 +24,7 @@ from monai_medmerge.evaluation.report import CARD, DATA, PAGE, number, write_rep
 from monai_medmerge.evaluation.similarity import layer_similarity
 from monai_medmerge.sources.ranking import rank
 
-PATIENT = "DOE^JANE"
+PATIENT = "MUSTERMANN^ERIKA"
 EVIL = "<script>alert(1)</script>|`*x*`"
 CLASSES = ["malignant", f"benign {EVIL}"]
 
@@ -159,7 +159,7 @@ def test_all_three_say_the_same(written: dict[str, Path], content: ReportContent
 
 def test_no_name_of_a_patient_is_anywhere(written: dict[str, Path]) -> None:
     for path in written.values():
-        assert "DOE" not in path.read_text()
+        assert "MUSTERMANN" not in path.read_text()
         assert "ward" not in path.read_text()
 
 
