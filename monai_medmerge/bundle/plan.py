@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import monai.networks.nets
-from monai.bundle import ConfigParser
 from torch import Tensor, nn
 
 from monai_medmerge.bundle.alignment import AlignmentPlan, plan_alignment
+from monai_medmerge.bundle.configuration import SUFFIXES, explained, read_configuration
 from monai_medmerge.errors import SettingError
 from monai_medmerge.networks.kernels import kernel_tensors
 from monai_medmerge.sources import MatchReport, Source, adapt, match
@@ -136,7 +136,7 @@ def build_network(description: str) -> nn.Module:
         'Linear'
     """
     file = description.split("::")[0]
-    if Path(file).suffix in {".json", ".yaml", ".yml"}:
+    if Path(file).suffix.lower() in SUFFIXES:
         network = _from_config(Path(file), description.partition("::")[2])
     else:
         network = _from_class(description)
@@ -146,45 +146,27 @@ def build_network(description: str) -> nn.Module:
 
 
 def _from_config(file: Path, name: str) -> Any:
-    if not file.is_file():
-        raise SettingError("a configuration file", "none of that name", file.name)
-    parser = ConfigParser()
-    try:
-        parser.read_config(str(file))
-        config = parser.config
-        name = name or next((key for key in NETWORK_IDS if key in config), "")
-        if not name or name not in parser:
-            raise SettingError(f"an entry {name or ' or '.join(NETWORK_IDS)}", f"only {', '.join(config)}", file.name)
+    parser = read_configuration(file)
+    name = name or next((key for key in NETWORK_IDS if key in parser), "")
+    if not name or name not in parser:
+        found = ", ".join(key for key in parser.config if key != "_meta_") or "none"
+        raise SettingError(f"an entry {name or ' or '.join(NETWORK_IDS)}", f"only {found}", file.name)
+    with explained("a configuration that defines a network", file.name):
         parser.parse()
         return parser.get_parsed_content(name, instantiate=True)
-    except (ValueError, RuntimeError, KeyError, TypeError, ModuleNotFoundError) as error:
-        if isinstance(error, SettingError):
-            raise
-        raise SettingError("a configuration that defines a network", _first_line(error), file.name) from error
 
 
 def _from_class(description: str) -> Any:
-    try:
+    with explained("a file, or a class with literal arguments", description):
         expression = ast.parse(description.strip(), mode="eval").body
         call = expression if isinstance(expression, ast.Call) else None
         path = ast.unparse(call.func if call else expression)
         arguments = [ast.literal_eval(argument) for argument in call.args] if call else []
         keywords = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords} if call else {}
-    except (SyntaxError, ValueError) as error:
-        raise SettingError("a file, or a class with literal arguments", _first_line(error), description) from error
     module, _, name = path.rpartition(".")
-    try:
+    with explained("a class of monai.networks.nets, or a dotted one", path):
         found = getattr(importlib.import_module(module) if module else monai.networks.nets, name)
-    except (ImportError, AttributeError) as error:
-        raise SettingError("a class of monai.networks.nets, or a dotted one", _first_line(error), path) from error
     if not (isinstance(found, type) and issubclass(found, nn.Module)):
         raise SettingError("a class of networks", f"a {type(found).__name__}", path)
-    try:
+    with explained("arguments that the class takes", path):
         return found(*arguments, **keywords)
-    except (TypeError, ValueError, AssertionError) as error:
-        raise SettingError("arguments that the class takes", _first_line(error), path) from error
-
-
-def _first_line(error: BaseException) -> str:
-    cause = error.__cause__ or error
-    return f"{type(cause).__name__}: {next(iter(str(cause).splitlines()), '')}"

@@ -7,19 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from monai.bundle import ConfigParser
 from monai.data import DataLoader, Dataset
 from monai.transforms import Compose, EnsureChannelFirstd, EnsureTyped, LoadImaged, NormalizeIntensityd, Resized
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from monai_medmerge.bundle.budget import label_budget
+from monai_medmerge.bundle.configuration import SUFFIXES, explained, read_configuration
 from monai_medmerge.bundle.datasets import DATALIST, load_datalist
 from monai_medmerge.bundle.plan import NETWORK_IDS, build_network
 from monai_medmerge.errors import DatasetError, SettingError
 from monai_medmerge.transforms import MedicalImageReader
-
-CONFIGURATIONS = (".json", ".yaml", ".yml")
 
 
 def read_target(description: str, data: str | os.PathLike[str], size: Sequence[int] | None) -> tuple[nn.Module, Any]:
@@ -39,10 +37,10 @@ def read_target(description: str, data: str | os.PathLike[str], size: Sequence[i
     if not Path(data, DATALIST).is_file():
         raise DatasetError(f"a file {DATALIST}", "none", Path(data).name)
     file = Path(description)
-    if file.suffix not in CONFIGURATIONS:
+    if file.suffix.lower() not in SUFFIXES:
         network, steps = build_network(description), None
     else:
-        network, steps = _read_configuration(file, Path(data))
+        network, steps = _from_configuration(file, Path(data))
     if steps is not None:
         return network, steps if callable(steps) else Compose(steps)
     if size is None:
@@ -72,22 +70,15 @@ def labelled_batches(
     return [{"image": batch["image"], "label": batch["label"]} for batch in loader]
 
 
-def _read_configuration(file: Path, data: Path) -> tuple[nn.Module, Any]:
-    if not file.is_file():
-        raise SettingError("a configuration file", "none of that name", file.name)
-    parser = ConfigParser()
-    try:
-        parser.read_config(str(file))
+def _from_configuration(file: Path, data: Path) -> tuple[nn.Module, Any]:
+    parser = read_configuration(file)
+    with explained("a configuration whose network and preprocessing can be made", file.name):
         for key, value in (("dataset_dir", str(data)), ("bundle_root", str(file.absolute().parent.parent))):
             if key in parser:
                 parser[key] = value
         name = next((key for key in NETWORK_IDS if key in parser), "")
         network = parser.get_parsed_content(name) if name else None
         steps = parser.get_parsed_content("preprocessing") if "preprocessing" in parser else None
-    # Whatever an expression of the configuration raises; MONAI wraps it.
-    except (ValueError, RuntimeError, KeyError, TypeError, OSError, ImportError) as error:
-        cause = type(error.__cause__ or error).__name__
-        raise SettingError("a configuration whose network and preprocessing can be made", cause, file.name) from error
     if not isinstance(network, nn.Module):
         found = f"a {type(network).__name__}" if name else "none"
         raise SettingError(f"a network under {' or '.join(NETWORK_IDS)}", found, file.name)

@@ -74,6 +74,8 @@ def test_wrong_configurations_are_one_line_and_two(
 ) -> None:
     wrong = {
         "text.json": "{",
+        "text.yaml": "network: [",
+        "list.yaml": "- 1",
         "none.json": "{}",
         "number.json": '{"network": 3}',
         "raises.json": '{"network": "$1 / 0"}',
