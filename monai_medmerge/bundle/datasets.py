@@ -123,10 +123,13 @@ def whole_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
     partial = final.with_name(final.name + ".part")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    yield partial
-    if final.exists():
-        final.rmdir()
-    partial.replace(final)
+    try:
+        yield partial
+        if final.exists():
+            final.rmdir()
+        partial.replace(final)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def write_datalist(

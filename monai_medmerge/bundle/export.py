@@ -12,8 +12,10 @@ import torch
 from monai.bundle import ConfigParser
 from torch import Tensor, nn
 
+from monai_medmerge.bundle.configuration import explained, read_configuration, reason
+from monai_medmerge.bundle.datasets import whole_folder
 from monai_medmerge.bundle.export_configs import BundleCard, Config, inference, metadata, readme
-from monai_medmerge.bundle.export_formats import write_onnx, write_torchscript
+from monai_medmerge.bundle.export_formats import check_onnx_installed, write_onnx, write_torchscript
 from monai_medmerge.bundle.outputs import save_weights, whole_file, write_json
 from monai_medmerge.bundle.weights import load_weights
 from monai_medmerge.errors import SettingError
@@ -55,36 +57,35 @@ def export_bundle(
         The folder.
 
     Raises:
-        SettingError: the folder is there already, the network is none or answers another task, or an export answers
-            otherwise.
+        SettingError: the folder is there already, the licence or the record of sources cannot be read, the network is
+            none or answers another task, or an export fails or answers otherwise. No folder is left behind.
         IncompatibleSourcesError: the weights are another network's.
         UnsafeCheckpointError: the weights cannot be read.
     """
     root = Path(folder)
     if root.exists():
         raise SettingError("a folder that is not there yet", "one", root.name)
+    terms = NO_LICENCE if licence is None else _text(Path(licence))
+    sources = _sources(Path(weights))
+    if onnx:
+        check_onnx_installed()
     network = _network(network_def)
     load_weights(network, weights)
     network.eval()
     example = _example(network, card, in_channels)
-    with torch.no_grad():
-        answer = network(example)
-    _check_answer(answer, example, card.task)
+    answer = _answer(network, example, card.task)
     described = metadata(card, example.shape[1], answer.shape[1])
-    write_json(root / "configs" / "metadata.json", described)
-    write_json(root / "configs" / "inference.json", inference(card, network_def, preprocessing))
-    save_weights(root / "models" / "model.pt", network)
-    _write(root / "docs" / "README.md", readme(card, _sources(Path(weights))))
-    _write(root / "LICENSE", NO_LICENCE if licence is None else Path(licence).read_text(encoding="utf-8"))
-    if torchscript:
-        write_torchscript(root, network, example, trace)
-    if onnx:
-        write_onnx(root / "models" / "model.onnx", network, example)
-    for file in sorted((root / "models").iterdir()):
-        if file.stat().st_size > LARGE_FILE:
-            logger.warning(
-                "%s has over 25 MB: for the model zoo, list where to download it in large_files.yml", file.name
-            )
+    with whole_folder(root) as part:
+        write_json(part / "configs" / "metadata.json", described)
+        write_json(part / "configs" / "inference.json", inference(card, network_def, preprocessing))
+        save_weights(part / "models" / "model.pt", network)
+        _write(part / "docs" / "README.md", readme(card, sources))
+        _write(part / "LICENSE", terms)
+        if torchscript:
+            write_torchscript(part, network, example, trace)
+        if onnx:
+            write_onnx(part / "models" / "model.onnx", network, example)
+    _tell_large_files(root)
     return root
 
 
@@ -99,28 +100,28 @@ def network_config(description: str) -> Config:
         SettingError: there is no such entry, or an argument is no plain value.
     """
     file, _, name = description.partition("::")
-    if not Path(file).is_file():
-        raise SettingError("a configuration file", "none of that name", Path(file).name)
-    parser = ConfigParser()
-    parser.read_config(file)
+    parser = read_configuration(file)
     name = name or "network_def"
     if name not in parser:
-        others = ", ".join(other for other in parser.get() if other != "_meta_")
+        others = ", ".join(other for other in parser.get() if other != "_meta_") or "none"
         raise SettingError(f"an entry {name!r}; name the network's: FILE::ID", f"only {others}", Path(file).name)
-    parser.parse()
-    item = parser.ref_resolver.get_item(name, resolve=True, instantiate=False)
-    config = dict(item.get_config()) if item is not None and isinstance(item.get_config(), dict) else {}
+    where = f"{Path(file).name}, {name}"
+    with explained("an entry whose references can be followed", where):
+        parser.parse()
+        item = parser.ref_resolver.get_item(name, resolve=True, instantiate=False)
+    config = None if item is None else item.get_config()
+    if not isinstance(config, dict) or "_target_" not in config:
+        raise SettingError("an entry with `_target_`, or another one's name: FILE::ID", "none", where)
     try:
         plain: Config = json.loads(json.dumps(config))
-    except TypeError as error:
-        raise SettingError(
-            "plain numbers, texts and lists as arguments", str(error), f"{Path(file).name}, {name}"
-        ) from error
+    except (TypeError, ValueError) as error:
+        raise SettingError("plain numbers, texts and lists as arguments", str(error), where) from error
     return plain
 
 
 def _network(network_def: Mapping[str, Any]) -> nn.Module:
-    network = ConfigParser({"network_def": dict(network_def)}).get_parsed_content("network_def")
+    with explained("a class and arguments that make a network", "network_def"):
+        network = ConfigParser({"network_def": dict(network_def)}).get_parsed_content("network_def")
     if not isinstance(network, nn.Module):
         raise SettingError("a network", f"a {type(network).__name__}", "network_def")
     return network
@@ -132,17 +133,23 @@ def _example(network: nn.Module, card: BundleCard, in_channels: int | None) -> T
         if first is None:
             raise SettingError("in_channels, as no convolution tells it", "none", "network")
         in_channels = int(first.shape[1])
+    if in_channels < 1:
+        raise SettingError("one or more channels", str(in_channels), "in_channels")
     generator = torch.Generator().manual_seed(0)
     return torch.rand((1, in_channels, *card.spatial_shape), generator=generator)
 
 
-def _check_answer(answer: Any, example: Tensor, task: str) -> None:
+def _answer(network: nn.Module, example: Tensor, task: str) -> Tensor:
     """One per voxel for a segmentation, one per image for a classification."""
+    given = " x ".join(map(str, example.shape))
+    with torch.no_grad(), explained(f"a network that takes an input of {given}", "spatial_shape or in_channels"):
+        answer = network(example)
     if not isinstance(answer, Tensor):
         raise SettingError("one tensor as the network's answer", f"a {type(answer).__name__}", "network")
     shape = "1 x classes" if task == "classification" else " x ".join(map(str, [1, "classes", *example.shape[2:]]))
-    if answer.shape[2:] != (example.shape[2:] if task == "segmentation" else ()):
+    if answer.ndim < 2 or answer.shape[2:] != (example.shape[2:] if task == "segmentation" else ()):
         raise SettingError(f"{shape} as the answer for a {task}", " x ".join(map(str, answer.shape)), "network")
+    return answer
 
 
 def _sources(weights: Path) -> list[dict[str, Any]]:
@@ -150,8 +157,35 @@ def _sources(weights: Path) -> list[dict[str, Any]]:
     record = weights.parent / "merge.json"
     if not record.is_file():
         return []
-    content = json.loads(record.read_text(encoding="utf-8"))
-    return [source for source in content.get("sources", []) if isinstance(source, dict)]
+    try:
+        content = json.loads(_text(record))
+    except (ValueError, RecursionError) as error:
+        raise SettingError("the JSON text of a merge beside the weights", reason(error), record.name) from error
+    sources = content.get("sources") if isinstance(content, dict) else None
+    # A configuration may have that name too, and its entry is an expression.
+    if not isinstance(sources, list):
+        logger.warning("%s beside the weights names no sources: the README will not, either", record.name)
+        return []
+    for number, source in enumerate(sources):
+        if not isinstance(source, dict) or not {"name", "sha256"} <= set(source):
+            where = f"{record.name}, sources[{number}]"
+            raise SettingError("`name` and `sha256` of a source", "another entry", where)
+    return sources
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingError("a text file in UTF-8", reason(error), path.name) from error
+
+
+def _tell_large_files(root: Path) -> None:
+    for file in sorted((root / "models").iterdir()):
+        if file.stat().st_size > LARGE_FILE:
+            logger.warning(
+                "%s has over 25 MB: for the model zoo, list where to download it in large_files.yml", file.name
+            )
 
 
 def _write(path: Path, text: str) -> None:

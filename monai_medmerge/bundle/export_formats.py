@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -11,9 +10,11 @@ from monai.bundle import ckpt_export
 from monai.utils import optional_import
 from torch import Tensor, nn
 
+from monai_medmerge.bundle.configuration import explained
 from monai_medmerge.bundle.outputs import whole_file
 from monai_medmerge.errors import SettingError
 
+onnxruntime, _ = optional_import("onnxruntime")
 TOLERANCE = 1e-4
 
 
@@ -29,22 +30,18 @@ def write_torchscript(bundle: Path, network: nn.Module, example: Tensor, trace: 
     Raises:
         SettingError: the network cannot be scripted, or the export answers otherwise by more than `TOLERANCE`.
     """
-    final = bundle / "models" / "model.ts"
-    with whole_file(final) as part:
-        try:
+    advice = "that torch.jit can trace" if trace else "that torch.jit can export (try --trace)"
+    with whole_file(bundle / "models" / "model.ts") as part:
+        # Scripting compiles a network's code and tracing runs it: both can raise anything.
+        with explained(f"a network {advice}", "TorchScript"):
             ckpt_export(
                 net_id="network_def", filepath=str(part), ckpt_file=str(bundle / "models" / "model.pt"),
                 meta_file=str(bundle / "configs" / "metadata.json"),
                 config_file=str(bundle / "configs" / "inference.json"), bundle_root=str(bundle),
                 use_trace=trace, input_shape=list(example.shape),
             )  # fmt: skip
-        # What scripting meets in a network's code has no common class; torch's own errors are RuntimeErrors.
-        except (RuntimeError, TypeError, ValueError, AttributeError, NotImplementedError) as error:
-            first = next(iter(str(error).strip().splitlines()), "")
-            raise SettingError(
-                "a network that torch.jit can export (try --trace)", f"{type(error).__name__}: {first}", "TorchScript"
-            ) from error
-        _compare("TorchScript", network, example, torch.jit.load(str(part))(example))
+            answer = torch.jit.load(str(part))(example)
+        _compare("TorchScript", network, example, answer)
 
 
 def write_onnx(path: Path, network: nn.Module, example: Tensor) -> None:
@@ -59,22 +56,29 @@ def write_onnx(path: Path, network: nn.Module, example: Tensor) -> None:
         SettingError: the network cannot be exported, the export answers otherwise by more than `TOLERANCE`, or the
             extra `export` is not installed.
     """
-    runtime = _extra("onnxruntime")
-    _extra("onnxscript")
+    check_onnx_installed()
     with whole_file(path) as part:
-        try:
+        with explained("a network that torch.onnx can export", "ONNX"):
             # Two images: torch takes a size of one for a constant.
             torch.onnx.export(
                 network, (example.repeat(2, *[1] * (example.ndim - 1)),), str(part), input_names=["image"],
                 output_names=["pred"], dynamo=True, dynamic_shapes=({0: torch.export.Dim("batch")},),
                 external_data=False, verbose=False,
             )  # fmt: skip
-        except torch.onnx.OnnxExporterError as error:
-            first = next(iter(str(error).strip().splitlines()), "")
-            raise SettingError("a network that torch.onnx can export", first, "ONNX") from error
-        session = runtime.InferenceSession(str(part), providers=["CPUExecutionProvider"])
-        (answer,) = session.run(None, {"image": example.numpy().astype(np.float32)})
+            session = onnxruntime.InferenceSession(str(part), providers=["CPUExecutionProvider"])
+            (answer,) = session.run(None, {"image": example.numpy().astype(np.float32)})
         _compare("ONNX", network, example, torch.from_numpy(answer))
+
+
+def check_onnx_installed() -> None:
+    """Before long work: whether ONNX files can be written and compared.
+
+    Raises:
+        SettingError: the extra `export` is not installed.
+    """
+    for module in ("onnxruntime", "onnxscript"):
+        if not optional_import(module)[1]:
+            raise SettingError("pip install 'monai_medmerge[export]'", f"no {module}", "ONNX")
 
 
 def _compare(what: str, network: nn.Module, example: Tensor, answer: Tensor) -> None:
@@ -83,10 +87,3 @@ def _compare(what: str, network: nn.Module, example: Tensor, answer: Tensor) -> 
     # Written so that NaN is a difference too.
     if not difference <= TOLERANCE:
         raise SettingError(f"answers within {TOLERANCE}", f"a difference of {difference:.2e}", what)
-
-
-def _extra(module: str) -> Any:
-    found, there = optional_import(module)
-    if not there:
-        raise SettingError("pip install 'monai_medmerge[export]'", f"no {module}", "ONNX")
-    return found

@@ -21,6 +21,7 @@ from monai_medmerge.__main__ import main
 from monai_medmerge.bundle.export import export_bundle, network_config
 from monai_medmerge.bundle.export_configs import BundleCard
 from monai_medmerge.bundle.outputs import save_weights
+from monai_medmerge.errors import MedMergeError
 
 CLASSIFIER = {
     "_target_": "monai.networks.nets.DenseNet", "spatial_dims": 2, "in_channels": 1, "out_channels": 3,
@@ -244,6 +245,97 @@ def test_wrong_input_is_named(tmp_path: Path) -> None:
         network_config(str(tmp_path / "c.json"))
     with pytest.raises(SettingError, match=r"'net'.*FILE::ID.*only network_def"):
         network_config(f"{tmp_path / 'c.json'}::net")
+    assert not (tmp_path / "a").exists()
+
+
+class Unscriptable(torch.nn.Conv2d):
+    """Runs, and traces, but its code is none that torch.jit compiles: an argument of any number."""
+
+    def forward(self, *images: torch.Tensor) -> torch.Tensor:
+        return super().forward(images[0])
+
+
+class Refusing(torch.nn.Conv2d):
+    """A forward with a statement that torch.jit has no node for."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        try:
+            return super().forward(image)
+        except RuntimeError:
+            return image
+
+
+@pytest.mark.parametrize("name", ["Unscriptable", "Refusing"])
+def test_a_network_that_cannot_be_scripted_leaves_nothing_and_is_traced_if_asked(tmp_path: Path, name: str) -> None:
+    network_def = {"_target_": f"{__name__}.{name}", "in_channels": 1, "out_channels": 2, "kernel_size": 1}
+    save_weights(tmp_path / "model.pt", torch.nn.Conv2d(1, 2, 1))
+    card = BundleCard("segmentation", (8, 8))
+    with pytest.raises(SettingError, match=r"TorchScript: .*--trace"):
+        export_bundle(tmp_path / "a", network_def, tmp_path / "model.pt", card, onnx=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["model.pt"]
+    root = export_bundle(tmp_path / "a", network_def, tmp_path / "model.pt", card, onnx=False, trace=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "model.pt"]
+    # It was made in another folder, of which nothing tells.
+    for file in root.rglob("*"):
+        assert file.is_dir() or (b"a.part" not in file.read_bytes() and str(tmp_path).encode() not in file.read_bytes())
+
+
+def test_what_cannot_be_read_is_told_before_any_work(tmp_path: Path) -> None:
+    # Nothing is built: the weights are not even there.
+    weights, card = tmp_path / "run" / "model.pt", BundleCard("classification", (32, 32))
+    weights.parent.mkdir()
+    (tmp_path / "picture.png").write_bytes(b"\x89PNG\xff")
+    for licence in ("absent.txt", "run", "picture.png"):
+        with pytest.raises(SettingError, match=f"{licence}: expected a text file"):
+            export_bundle(tmp_path / "a", CLASSIFIER, weights, card, licence=tmp_path / licence)
+    records = {
+        "{": "JSON text", "[1]": None, '{"sources": "$@chosen"}': None, '{"sources": [{"name": "chest"}]}': "`sha256`",
+        '{"sources": ["chest"]}': "`sha256`",
+    }  # fmt: skip
+    for record, words in records.items():
+        (weights.parent / "merge.json").write_text(record)
+        with pytest.raises(MedMergeError, match="model.pt" if words is None else rf"merge\.json.*{words}"):
+            export_bundle(tmp_path / "a", CLASSIFIER, weights, card)
+    assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "words"),
+    [
+        ("{", "c.json", "JSON or YAML"),
+        ("a: [", "c.yaml", "JSON or YAML"),
+        ("\xff\xfe", "c.json", "JSON or YAML"),
+        ("[1, 2]", "c.json", "a list"),
+        ("network_def: 1", "c.txt", "the suffix '.txt'"),
+        ('{"network_def": {"_target_": "DenseNet", "spatial_dims": "@absent"}}', "c.json", "absent"),
+        ('{"network_def": {"_target_": "DenseNet", "spatial_dims": "$1 / 0"}}', "c.json", "division by zero"),
+        ('{"network_def": "$@net.bit_length()", "net": 3}', "c.json", "FILE::ID"),
+        ('{"network_def": 3}', "c.json", "FILE::ID"),
+    ],
+)
+def test_configurations_that_tell_no_network_are_named(tmp_path: Path, content: str, name: str, words: str) -> None:
+    (tmp_path / name).write_text(content, encoding="latin-1")
+    with pytest.raises(SettingError, match=words) as caught:
+        network_config(str(tmp_path / name))
+    assert str(caught.value).startswith(name)
+    assert str(tmp_path) not in str(caught.value)
+    with pytest.raises(SettingError, match="a folder"):
+        network_config(str(tmp_path))
+
+
+def test_networks_that_cannot_be_made_or_do_not_take_the_input_are_named(tmp_path: Path) -> None:
+    save_weights(tmp_path / "model.pt", merged_network(SEGMENTER))
+    save_weights(tmp_path / "dense.pt", merged_network(CLASSIFIER))
+    cards = BundleCard("segmentation", (16, 16)), BundleCard("classification", (32, 32))
+    with pytest.raises(SettingError, match="takes an input of 1 x 1 x 16 x 16,"):
+        export_bundle(tmp_path / "a", SEGMENTER, tmp_path / "model.pt", cards[0], in_channels=1)
+    with pytest.raises(SettingError, match="takes an input of 1 x 2 x 32 x 32"):
+        export_bundle(tmp_path / "a", CLASSIFIER, tmp_path / "dense.pt", cards[1], in_channels=2)
+    with pytest.raises(SettingError, match="in_channels: expected one or more"):
+        export_bundle(tmp_path / "a", CLASSIFIER, tmp_path / "dense.pt", cards[1], in_channels=-1)
+    for wrong in ({**CLASSIFIER, "growth": 3}, {"_target_": "monai.networks.nets.DenseNets"}, {"_target_": "no.Such"}):
+        with pytest.raises(SettingError, match="network_def: expected a class"):
+            export_bundle(tmp_path / "a", wrong, tmp_path / "dense.pt", cards[1])
     assert not (tmp_path / "a").exists()
 
 
