@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -112,8 +113,10 @@ def _placed_values(
 ) -> Iterator[tuple[int, tuple[Array, ...], Array]]:
     """Yield (segment number, index into the grid, values there) for each segment of each frame."""
     decode = _decoder(header)
-    maximum = (numbers(header.dataset, "MaximumFractionalValue", header.where, count=1) or (1.0,))[0]
-    for frame in find_frames(header):
+    maximum = _maximum_fraction(header) if kind == "FRACTIONAL" else 1.0
+    frames = find_frames(header)
+    _check_slice_distance(frames, affine)
+    for frame in frames:
         pixels = decode(frame.index)
         rows, columns = np.nonzero(pixels)
         values = pixels[rows, columns]
@@ -128,16 +131,35 @@ def _placed_values(
         if found is None:
             where = f"{header.where}, frame {frame.index + 1}"
             raise DicomSeriesError("the number of the frame's segment", "none", where)
-        yield int(found[0]), index, (values / maximum if kind == "FRACTIONAL" else values).astype(np.float32)
+        if kind == "FRACTIONAL" and (highest := int(values.max(initial=0))) > maximum:
+            expected = f"fractions up to MaximumFractionalValue (0062,000E), {maximum:g}"
+            raise DicomSeriesError(expected, str(highest), f"{header.where}, frame {frame.index + 1}")
+        yield int(found[0]), index, (values / maximum).astype(np.float32)
+
+
+def _maximum_fraction(header: Header) -> float:
+    """Return the stored value that stands for a fraction of one (PS3.3 C.8.20.2)."""
+    found = numbers(header.dataset, "MaximumFractionalValue", header.where, count=1)
+    if found is None or found[0] <= 0:
+        given = "none" if found is None else f"{found[0]:g}"
+        raise DicomSeriesError("a MaximumFractionalValue (0062,000E) above zero", given, header.where)
+    return found[0]
 
 
 def _decoder(header: Header) -> Callable[[int], Array]:
     """Return what decodes a frame by its index: pydicom where bits are packed or in RLE, else as for images."""
     syntax = pydicom.uid.UID(header.transfer_syntax)
     if syntax.is_compressed and syntax not in (RLELossless, DeflatedExplicitVRLittleEndian):
-        return FrameSource(header, read_layout(header, 2**32)).decode
+        # The palette of a LABELMAP is for display: its pixels are numbers.
+        return FrameSource(header, replace(read_layout(header, 2**32), photometric="MONOCHROME2")).decode
     with open_dicom(header.path) as file:
         dataset = pydicom.dcmread(file)
+    if not syntax.is_encapsulated:
+        frame_bits = header.integer("Rows") * header.integer("Columns") * header.integer("BitsAllocated")
+        # Bits are packed across frames, and bytes padded to an even number.
+        if 8 * len(dataset.PixelData) >= frame_bits * header.frames + max(frame_bits, 16):
+            found = f"Pixel Data for {8 * len(dataset.PixelData) // frame_bits}"
+            raise DicomSeriesError(f"{header.frames} frame(s) as NumberOfFrames says", found, header.where)
     plugin = "pydicom" if syntax == RLELossless else ""
     return lambda index: pixel_array(dataset, index=index, decoding_plugin=plugin)
 
@@ -154,10 +176,30 @@ def _grid_index(frame: Frame, rows: Array, columns: Array, affine: Array, shape:
     for points in (places, corner, to_grid[:3, 3]):
         if abs(points - np.rint(points)).max(initial=0) > _OFF_GRID:
             raise DicomSeriesError("voxels that coincide with the image's", "a frame off its grid", where)
+    # Voxels of twice the size have centres that coincide, and would leave every other voxel empty.
+    if (abs(np.rint(to_grid[:3, :2])).sum(0) != 1).any():
+        raise DicomSeriesError("voxels of one size with the image's", "larger ones", where)
     index = np.rint(places).astype(np.int64)
     if (index < 0).any() or (index >= np.reshape(shape, (3, 1))).any():
         raise DicomSeriesError("segments within the image", "voxels outside it", where)
     return tuple(index)
+
+
+def _check_slice_distance(frames: Sequence[Frame], affine: Array) -> None:
+    """Refuse slices that state, and keep, a multiple of the image's distance: they would leave slices empty."""
+    first = frames[0]
+    measures = group_item(first.groups, "PixelMeasuresSequence", first.header.where)
+    stated = None if measures is None else numbers(measures, "SpacingBetweenSlices", first.header.where, count=1)
+    places = np.array([frame.position for frame in frames if frame.position is not None])
+    if stated is None or first.orientation is None or len(places) < 2:
+        return
+    normal = np.cross(first.orientation[:3], first.orientation[3:])
+    distance = abs(affine[:3, :3].T @ normal).max()
+    factor = round(abs(stated[0]) / distance)
+    gaps = np.rint(np.diff(np.sort(places @ normal)) / distance)
+    if factor > 1 and gaps.any() and not (gaps % factor).any():
+        found = f"slices {abs(stated[0]):.4g} mm apart where the image's are {distance:.4g}"
+        raise DicomSeriesError("voxels of one size with the image's", found, first.header.where)
 
 
 class LoadDicomSegd(MapTransform):

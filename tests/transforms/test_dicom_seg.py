@@ -271,3 +271,83 @@ def test_mutated_segs_raise_only_our_errors(tmp_path, codes):
         except DicomSeriesError:
             refused += 1
     assert refused > 50
+
+
+def fractional(folder, path, fractions):
+    """A SEG of type FRACTIONAL with one segment, (z, y, x)."""
+    sources = sorted(
+        (pydicom.dcmread(file) for file in folder.iterdir()), key=lambda source: source.ImagePositionPatient[2]
+    )
+    liver = highdicom.sr.CodedConcept("10200004", "SCT", "Liver")
+    anatomy = highdicom.sr.CodedConcept("123037004", "SCT", "Anatomical Structure")
+    seg = highdicom.seg.Segmentation(
+        sources, fractions[..., None], "FRACTIONAL",
+        [highdicom.seg.SegmentDescription(1, "liver", anatomy, liver, "MANUAL")],
+        generate_uid(), 1, generate_uid(), 1, "phantom", "phantom", "1", "1",
+    )  # fmt: skip
+    return seg, path
+
+
+@pytest.mark.parametrize("maximum", [0, None, 100])
+@pytest.mark.parametrize("channels", [False, True])
+def test_fractions_of_an_unusable_maximum_are_refused(tmp_path, maximum, channels):
+    # PS3.3 C.8.20.2: (0062,000E) is what a certain voxel holds; here up to 255 is stored.
+    folder = new_series(tmp_path / "series")
+    _, meta = read(folder)
+    seg, path = fractional(folder, tmp_path / "seg.dcm", np.linspace(0, 1, 480).reshape(6, 8, 10))
+    seg.MaximumFractionalValue = maximum
+    seg.save_as(path)
+    with pytest.raises(DicomSeriesError, match=r"MaximumFractionalValue \(0062,000E\)"):
+        read_seg(path, meta["affine"], (10, 8, 6), channels=channels)
+
+
+def test_a_seg_of_larger_voxels_is_refused_where_their_centres_coincide(tmp_path, codes):
+    folder = new_series(tmp_path / "series", 25)
+    _, meta = read(folder)
+    path = write_seg(label_map(), meta["affine"], folder, SegmentTable.from_json(codes), tmp_path / "seg.dcm")
+    for factors, shape in (([0.5, 1, 1], (19, 8, 6)), ([1, 0.5, 1], (10, 15, 6)), ([1, 1, 0.5], (10, 8, 11))):
+        with pytest.raises(DicomSeriesError, match="of one size"):
+            read_seg(path, meta["affine"] @ np.diag([*factors, 1]), shape)
+
+
+def test_a_misstated_slice_distance_does_not_hide_frames_that_fill_the_grid(tmp_path, codes):
+    folder = new_series(tmp_path / "series")
+    _, meta = read(folder)
+    path = write_seg(label_map(), meta["affine"], folder, SegmentTable.from_json(codes), tmp_path / "seg.dcm")
+    seg = pydicom.dcmread(path)
+    seg.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].SpacingBetweenSlices = 5
+    seg.save_as(path)
+    np.testing.assert_array_equal(read_seg(path, meta["affine"], (10, 8, 6)), label_map())
+
+
+def test_pixels_of_more_frames_than_the_seg_describes_are_refused(tmp_path, codes):
+    folder = new_series(tmp_path / "series")
+    _, meta = read(folder)
+    path = write_seg(label_map(), meta["affine"], folder, SegmentTable.from_json(codes), tmp_path / "seg.dcm")
+    seg = pydicom.dcmread(path)
+    seg.NumberOfFrames -= 1
+    seg.PerFrameFunctionalGroupsSequence = seg.PerFrameFunctionalGroupsSequence[:-1]
+    seg.save_as(path)
+    with pytest.raises(DicomSeriesError, match="as NumberOfFrames says"):
+        read_seg(path, meta["affine"], (10, 8, 6))
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, RLELossless, JPEGLSLossless])
+def test_a_labelmap_with_colours_holds_numbers(tmp_path, syntax):
+    folder = new_series(tmp_path / "series")
+    _, meta = read(folder)
+    sources = sorted(
+        (pydicom.dcmread(file) for file in folder.iterdir()), key=lambda source: source.ImagePositionPatient[2]
+    )
+    liver = highdicom.sr.CodedConcept("10200004", "SCT", "Liver")
+    anatomy = highdicom.sr.CodedConcept("123037004", "SCT", "Anatomical Structure")
+    palette = highdicom.PaletteColorLUTTransformation.from_colors(
+        ["black", "red", "lime"], palette_color_lut_uid=generate_uid()
+    )
+    highdicom.seg.Segmentation(
+        sources, label_map().transpose(2, 1, 0).astype(np.uint8), "LABELMAP",
+        [highdicom.seg.SegmentDescription(n, f"{n}", anatomy, liver, "MANUAL") for n in (1, 2)],
+        generate_uid(), 1, generate_uid(), 1, "phantom", "phantom", "1", "1",
+        transfer_syntax_uid=syntax, palette_color_lut_transformation=palette,
+    ).save_as(tmp_path / "seg.dcm")  # fmt: skip
+    np.testing.assert_array_equal(read_seg(tmp_path / "seg.dcm", meta["affine"], (10, 8, 6)), label_map())
