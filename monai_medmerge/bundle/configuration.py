@@ -78,6 +78,17 @@ def reason(error: BaseException) -> str:
     return f"{type(first).__name__}: {line}" if line else type(first).__name__
 
 
+def nameless_reason(error: BaseException) -> str:
+    """What lies behind an error, without a file's name, which may be a patient's, and without others' words.
+
+    Args:
+        error: as it was caught; MONAI wraps what a transform raises.
+    """
+    *_, first = _causes(error)
+    kind = type(first).__name__
+    return f"{kind}: expected {first.expected}, found {first.found}" if isinstance(first, MedMergeError) else kind
+
+
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error

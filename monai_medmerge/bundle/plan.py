@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import monai.networks.nets
+import torch
 from torch import Tensor, nn
 
 from monai_medmerge.bundle.alignment import AlignmentPlan, plan_alignment
 from monai_medmerge.bundle.configuration import SUFFIXES, explained, read_configuration
 from monai_medmerge.errors import SettingError
+from monai_medmerge.networks.copying import copy_network
 from monai_medmerge.networks.kernels import kernel_tensors
 from monai_medmerge.sources import MatchReport, Source, adapt, match
 
@@ -117,6 +119,24 @@ def plan(
         if example_input is None or not report.compatible
         else plan_alignment(network, sources, example_input),
     )
+
+
+def check_input(network: nn.Module, images: Tensor, where: str) -> None:
+    """Before anything long: whether a network takes some images.
+
+    Args:
+        network: left as it is.
+        images: a batch.
+        where: what the images come from.
+
+    Raises:
+        SettingError: the network raises an error.
+
+    Example:
+        >>> check_input(nn.Linear(2, 1), torch.ones(3, 2), "--image")
+    """
+    with torch.no_grad(), explained("images that the network takes", where):
+        copy_network(network).eval()(images)
 
 
 def build_network(description: str) -> nn.Module:

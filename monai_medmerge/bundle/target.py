@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from monai_medmerge.bundle.budget import label_budget
-from monai_medmerge.bundle.configuration import SUFFIXES, explained, read_configuration
+from monai_medmerge.bundle.configuration import SUFFIXES, explained, nameless_reason, read_configuration
 from monai_medmerge.bundle.datasets import DATALIST, load_datalist
 from monai_medmerge.bundle.plan import NETWORK_IDS, build_network
 from monai_medmerge.errors import DatasetError, SettingError
@@ -45,8 +45,11 @@ def read_target(description: str, data: str | os.PathLike[str], size: Sequence[i
         return network, steps if callable(steps) else Compose(steps)
     if size is None:
         raise SettingError("--size, as there is no 'preprocessing' in a configuration", "none", file.name)
-    channels = next((m.in_channels for m in network.modules() if isinstance(m, _ConvNd)), 1)
-    return network, _usual(size, channels)
+    first = next((module for module in network.modules() if isinstance(module, _ConvNd)), None)
+    if min(size) < 1 or (first is not None and len(size) != len(first.kernel_size)):
+        sizes = "positive sizes" if first is None else f"{len(first.kernel_size)} positive sizes"
+        raise SettingError(f"{sizes} of an image", " ".join(map(str, size)), "--size")
+    return network, _usual(size, 1 if first is None else first.in_channels)
 
 
 def labelled_batches(
@@ -63,11 +66,31 @@ def labelled_batches(
         batch_size: images in a batch.
 
     Raises:
-        DatasetError: as `load_datalist` and `label_budget`.
+        DatasetError: as `load_datalist` and `label_budget`, or an image cannot be read; it is told by its number.
+        SettingError: the transform makes images of several shapes, or none.
     """
-    items = label_budget(load_datalist(data, section), labels, seed)
-    loader = DataLoader(Dataset(items, transform), batch_size=batch_size, num_workers=0)
-    return [{"image": batch["image"], "label": batch["label"]} for batch in loader]
+    every = [{**item, "number": number} for number, item in enumerate(load_datalist(data, section))]
+    items = label_budget(every, labels, seed)
+    loader = DataLoader(Dataset(items, _Prepared(transform, section)), batch_size=batch_size, num_workers=0)
+    with explained("a tensor `image` of one shape for all images", "preprocessing"):
+        return [{"image": batch["image"], "label": batch["label"]} for batch in loader]
+
+
+class _Prepared:
+    """A transform whose errors tell the image by its number, as a file's name may be a patient's."""
+
+    def __init__(self, transform: Any, section: str) -> None:
+        self.transform = transform
+        self.section = section
+
+    def __call__(self, item: dict[str, Any]) -> dict[str, Tensor]:
+        try:
+            prepared = self.transform({"image": item["image"], "label": item["label"]})
+        # Readers and a configuration's own transforms raise anything, and MONAI wraps it.
+        except Exception as error:
+            found, where = nameless_reason(error), f"{DATALIST}, {self.section}[{item['number']}]"
+            raise DatasetError("an image that can be read and prepared", found, where) from error
+        return {"image": prepared["image"], "label": item["label"]}
 
 
 def _from_configuration(file: Path, data: Path) -> tuple[nn.Module, Any]:

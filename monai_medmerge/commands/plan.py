@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from monai_medmerge.bundle.plan import build_network, plan
+from monai_medmerge.bundle.plan import build_network, check_input, plan
 from monai_medmerge.errors import SettingError
-from monai_medmerge.networks.copying import copy_network
 from monai_medmerge.sources import load_sources
 
 if TYPE_CHECKING:
@@ -53,11 +52,7 @@ def _image_shape(text: str) -> tuple[int, ...]:
 def _example(network: nn.Module, shape: tuple[int, ...]) -> Tensor:
     """Two images that differ, as batch-norm needs in training."""
     images = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
-    try:
-        with torch.no_grad():
-            copy_network(network).eval()(images)
-    except (RuntimeError, ValueError) as error:
-        raise SettingError("an image that the network takes", str(error).splitlines()[0], "--image") from error
+    check_input(network, images, "--image")
     return images
 
 

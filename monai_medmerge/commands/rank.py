@@ -6,6 +6,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING
 
+from monai_medmerge.bundle.plan import check_input
 from monai_medmerge.bundle.ranking import rank_sources
 from monai_medmerge.bundle.target import labelled_batches, read_target
 from monai_medmerge.sources import adapt, load_sources, match
@@ -46,6 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(report.table(problems_only=True))
         return 1
     batches = labelled_batches(arguments.data, transform, arguments.section, arguments.labels, arguments.seed)
+    check_input(network, batches[0]["image"], "preprocessing")
     ranking = rank_sources(network, sources, "inform", batches, arguments.seed)
     print(json.dumps(ranking.as_dict(), indent=2) if arguments.json and ranking else ranking)
     return 0

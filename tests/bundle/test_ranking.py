@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,8 @@ def test_a_class_takes_a_size_and_other_channels(
         (SMALL.format(3), [], "--size"),
         ("absent.json", [], "absent.json"),
         (SMALL.format(3), ["--size", "32", "32", "--labels", "2"], "from 3 to 24"),
+        (SMALL.format(3), ["--size", "32"], "2 positive sizes"),
+        (SMALL.format(3), ["--size", "32", "0"], "2 positive sizes"),
         (SMALL.format(3), ["--size", "32", "32", "--section", "train"], "'train'"),
     ],
 )
@@ -91,6 +94,47 @@ def test_wrong_configurations_are_one_line_and_two(
     config = str(bundle_root / "configs" / "merge.json")
     assert main(["rank", "--network", config, "--data", str(tmp_path), "--source", str(small)]) == 2
     assert "dataset.json" in capsys.readouterr().err
+
+
+def test_an_image_that_cannot_be_read_is_told_by_its_number(
+    phantoms: Path, small: Path, bundle_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(phantoms, tmp_path / "data")
+    content = json.loads((tmp_path / "data" / "dataset.json").read_text())
+    slices = [(tmp_path / "data" / entry["image"]).read_bytes() for entry in content["training"]]
+    wrong = {"DOE_JANE.dcm": slices[5][:700], "DOE_JANE.png": b"\x89PNG", "DOE_JANE.nii.gz": b"", "DOE_JANE": b"text"}
+    config = str(bundle_root / "configs" / "merge.json")
+    model = str(bundle_root / "models" / "natural.safetensors")
+    data = ["--data", str(tmp_path / "data")]
+    for name, damaged in wrong.items():
+        (tmp_path / "data" / name).write_bytes(damaged)
+        content["training"][5]["image"] = name
+        (tmp_path / "data" / "dataset.json").write_text(json.dumps(content))
+        for arguments in (
+            ["--network", config, "--source", model],
+            ["--network", SMALL.format(3), "--source", str(small), "--size", "32", "32"],
+        ):
+            assert main(["rank", *data, *arguments]) == 2
+            error = capsys.readouterr().err
+            assert "dataset.json, training[5]: expected an image that can be read" in error
+            assert "JANE" not in error
+            assert len(error.strip().splitlines()) == 1
+
+
+def test_images_that_the_network_does_not_take_are_refused(
+    phantoms: Path, small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network = {"_target_": "ResNet", "block": "basic", "layers": [1, 1, 1, 1], "block_inplanes": [4, 8, 8, 16]}
+    network |= {"spatial_dims": 2, "n_input_channels": 3}
+    load = [{"_target_": "LoadImaged", "keys": "image"}, {"_target_": "EnsureChannelFirstd", "keys": "image"}]
+    odd = {"_target_": "RandSpatialCropd", "keys": "image", "roi_size": [8, 8]}
+    drop = {"_target_": "DeleteItemsd", "keys": "image"}
+    wrong = {"one channel.json": load, "shapes.json": [*load, odd], "none.json": [*load, drop]}
+    for name, steps in wrong.items():
+        (tmp_path / name).write_text(json.dumps({"network_def": network, "preprocessing": steps}))
+        assert main(["rank", "--network", str(tmp_path / name), "--data", str(phantoms), "--source", str(small)]) == 2
+        error = capsys.readouterr().err
+        assert len(error.strip().splitlines()) == 1, error
 
 
 def test_a_stage_informs_and_chooses_only_if_asked_to() -> None:
