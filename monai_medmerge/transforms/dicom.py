@@ -27,7 +27,7 @@ from monai_medmerge.transforms.dicom_headers import is_dicom
 from monai_medmerge.transforms.dicom_pixels import Layout, read_layout
 from monai_medmerge.transforms.dicom_repair import fill_gaps, straighten
 from monai_medmerge.transforms.dicom_series import Series, choose_series, code, hash_uid, list_series
-from monai_medmerge.transforms.dicom_values import Volume, find_units, read_volume
+from monai_medmerge.transforms.dicom_values import Volume, find_transformation, find_units, read_volume
 from monai_medmerge.transforms.dicom_voi import describe_voi
 from monai_medmerge.transforms.foreign import guarded, quiet
 from monai_medmerge.transforms.policies import complete_policies, give_remarks
@@ -137,7 +137,9 @@ class DicomSeriesReader(ImageReader):
     def _read(self, paths: Sequence[Path]) -> tuple[Stack, Volume, dict[str, Any]]:
         series, layouts, stack = self._arrange(paths)
         volume = read_volume(stack.frames, layouts, self.max_bytes, self.monochrome1)
-        meta = self._describe(series, stack.frames[0], volume)
+        first = stack.frames[0]
+        signed = find_transformation(first).extremes(layouts[first.header.path])[0] < 0
+        meta = self._describe(series, first, volume, signed)
         volume, stack = self._repair(volume, stack)
         return stack, volume, meta
 
@@ -175,13 +177,13 @@ class DicomSeriesReader(ImageReader):
             array, stack = straighten(array, stack, self.max_bytes)
         return replace(volume, array=array), stack
 
-    def _describe(self, series: Series, frame: Frame, volume: Volume) -> dict[str, Any]:
+    def _describe(self, series: Series, frame: Frame, volume: Volume, signed: bool) -> dict[str, Any]:
         """Return the facts that are worth keeping: codes and numbers of a fixed shape, so that batches collate."""
         meta: dict[str, Any] = {
             "modality": code(series.modality),
             "photometric_interpretation": volume.photometric,
             "units": find_units(frame) if volume.mirror is None else "",
-            "voi": json.dumps(describe_voi(frame, volume.mirror)),
+            "voi": json.dumps(describe_voi(frame, volume.mirror, signed)),
         }
         if self.salt is not None:
             meta["series_hash"] = hash_uid(series.uid, self.salt)

@@ -137,6 +137,9 @@ def _classic_frames(header: Header, count: int) -> list[Frame]:
         # PS3.3 C.8.8.3.2: relative to the position if the first offset is zero, else coordinates along z.
         base = offsets[0]
         normal = np.cross(orientation[:3], orientation[3:])
+        if base != 0 and not (np.isclose(base, position[2], atol=1e-2) and np.allclose(normal, [0, 0, 1], atol=1e-3)):
+            expected = "offsets from zero, or patient z of planes along it"
+            raise DicomSeriesError(expected, "others", f"{where}, GridFrameOffsetVector")
         positions = [position + normal * (offset - base) for offset in offsets]
     return [Frame(header, index, (), place, orientation, spacing, step) for index, place in enumerate(positions)]
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from io import BytesIO
 from typing import Any
 
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.encaps import get_frame
+from pydicom.encaps import generate_fragments, get_frame, parse_basic_offsets
 from pydicom.pixels import apply_color_lut, pixel_array
 from pydicom.uid import (
     JPEG2000,
@@ -47,6 +48,8 @@ DECODERS = {
     JPEGLSLossless: "gdcm",
     JPEGLSNearLossless: "gdcm",
 }
+# Of JPEG and JPEG-LS, a JPEG 2000 codestream, and a JP2 file.
+_FRAME_STARTS = (b"\xff\xd8\xff", b"\xff\x4f\xff\x51", b"\x00\x00\x00\x0cjP  ")
 _GRAY = ("MONOCHROME1", "MONOCHROME2")
 _COLOR = ("PALETTE COLOR", "RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 
@@ -117,6 +120,27 @@ def read_layout(header: Header, max_bytes: int) -> Layout:
     if layout.frames > (size := header.path.stat().st_size):
         raise DicomSeriesError("a byte for each frame at least", f"{layout.frames} in {size} bytes", header.where)
     return layout
+
+
+def require_frames(dataset: Dataset, header: Header) -> None:
+    """Refuse compressed pixel data of another number of frames than the header says.
+
+    Args:
+        dataset: with compressed Pixel Data.
+        header: its header.
+
+    Raises:
+        DicomSeriesError: there are more frames, or fewer.
+    """
+    data = BytesIO(dataset.PixelData)
+    parse_basic_offsets(data)
+    fragments = list(generate_fragments(data))
+    # A frame of RLE is one fragment (PS3.5 A.4.2); of others it may be several, of which the first has the start.
+    if header.transfer_syntax != RLELossless:
+        fragments = [fragment for fragment in fragments if fragment.startswith(_FRAME_STARTS)]
+    if fragments and len(fragments) != header.frames:
+        found = f"Pixel Data for {len(fragments)}"
+        raise DicomSeriesError(f"{header.frames} frame(s) as NumberOfFrames says", found, header.where)
 
 
 class FrameSource:
@@ -211,6 +235,7 @@ class FrameSource:
             if len(dataset[found[0]].value) >= layout.frame_bytes * (layout.frames + 1):
                 raise DicomSeriesError(f"{layout.frames} frame(s) as NumberOfFrames says", "Pixel Data for more", where)
             return
+        require_frames(dataset, self.header)
         plugin = DECODERS.get(pydicom.uid.UID(self.header.transfer_syntax))
         require_codec(plugin, self.header.transfer_syntax, where)
         if self.header.transfer_syntax == RLELossless:

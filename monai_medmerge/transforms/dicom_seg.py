@@ -20,7 +20,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, RLELossless
 from monai_medmerge.errors import DicomSeriesError, SettingError
 from monai_medmerge.transforms.dicom_geometry import Frame, find_frames, frame_affine, group_item
 from monai_medmerge.transforms.dicom_headers import Header, items, numbers, open_dicom, read_header
-from monai_medmerge.transforms.dicom_pixels import FrameSource, read_layout
+from monai_medmerge.transforms.dicom_pixels import FrameSource, read_layout, require_frames
 from monai_medmerge.transforms.foreign import guarded, quiet
 
 Array = NDArray[Any]
@@ -154,7 +154,9 @@ def _decoder(header: Header) -> Callable[[int], Array]:
         return FrameSource(header, replace(read_layout(header, 2**32), photometric="MONOCHROME2")).decode
     with open_dicom(header.path) as file:
         dataset = pydicom.dcmread(file)
-    if not syntax.is_encapsulated:
+    if syntax.is_encapsulated:
+        require_frames(dataset, header)
+    else:
         frame_bits = header.integer("Rows") * header.integer("Columns") * header.integer("BitsAllocated")
         # Bits are packed across frames, and bytes padded to an even number.
         if 8 * len(dataset.PixelData) >= frame_bits * header.frames + max(frame_bits, 16):

@@ -180,6 +180,10 @@ def _decode_all(
         if decoded.shape != array.shape[1:]:
             found = "x".join(map(str, decoded.shape))
             raise DicomSeriesError("frames of one shape", found, f"{frame.header.where}, frame {frame.index + 1}")
+        if decoded.ndim == 3:
+            # The modality transformation is of grayscale alone (PS3.4 N.2); screenshots carry that of their source.
+            array[number] = decoded
+            continue
         # Transformation.apply parses table data, hence the guard.
         guarded(
             DicomSeriesError,

@@ -15,12 +15,13 @@ from monai_medmerge.transforms.foreign import guarded
 _FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
 
 
-def describe_voi(frame: Frame, mirror: float | None = None) -> dict[str, Any]:
+def describe_voi(frame: Frame, mirror: float | None = None, signed: bool = False) -> dict[str, Any]:
     """Return the VOI transformations of a frame: its own functional group's, the shared one, or the object's.
 
     Args:
         frame: the frame that stands for the volume.
         mirror: what the values were inverted about, None where they were not; windows refer to values before that.
+        signed: whether values of the modality may be negative.
 
     Returns:
         {"windows": [[center, width], ...], "function": name, "luts": [{"first": int, "bits": int, "data": [...]}],
@@ -43,15 +44,19 @@ def describe_voi(frame: Frame, mirror: float | None = None) -> dict[str, Any]:
     if function not in _FUNCTIONS:
         raise DicomSeriesError(f"one of {', '.join(_FUNCTIONS)}", "another", f"{where}, VOILUTFunction")
     tables = [
-        guarded(DicomSeriesError, "a lookup table", f"{where}, VOILUTSequence", partial(_table, item))
+        guarded(DicomSeriesError, "a lookup table", f"{where}, VOILUTSequence", partial(_table, item, signed))
         for item in items(place, "VOILUTSequence", where)
     ]
     windows = [list(pair) for pair in zip(centers, widths, strict=True)]
     return {"windows": windows, "function": function, "luts": tables, "mirror": mirror}
 
 
-def _table(item: Any) -> dict[str, Any]:
+def _table(item: Any, signed: bool) -> dict[str, Any]:
     count, first, bits = (int(value) for value in item.LUTDescriptor)
+    # Signed exactly where values may be (PS3.3 C.11.2.1.1), under whichever VR a file has it.
+    first %= 2**16
+    if signed and first >= 2**15:
+        first -= 2**16
     data = item.LUTData
     if isinstance(data, bytes):
         data = np.frombuffer(data, "<u2" if len(data) >= 2 * (count or 2**16) else "u1")

@@ -218,5 +218,11 @@ class NormalizePhotometricd(MapTransform):
             if photometric is None:
                 raise DicomSeriesError("a photometric_interpretation in the metadata", "none", str(key))
             result[key] = MetaTensor(normalize_photometric(image, photometric, self.channels))
-            result[key].meta["photometric_interpretation"] = "RGB" if self.channels == 3 else "MONOCHROME2"
+            meta = result[key].meta
+            meta["photometric_interpretation"] = "RGB" if self.channels == 3 else "MONOCHROME2"
+            if photometric == "MONOCHROME1":
+                # As from the reader: the file's windows are of the values before, and what is inverted has no unit.
+                voi = json.loads(meta.get("voi", "{}"))
+                meta["voi"] = json.dumps({**voi, "mirror": float(image.max()) + float(image.min())})
+                meta["units"] = ""
         return result

@@ -6,7 +6,7 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom.pixels import apply_color_lut, apply_modality_lut
-from pydicom.uid import ComputedRadiographyImageStorage, RLELossless, RTDoseStorage
+from pydicom.uid import ComputedRadiographyImageStorage, JPEGLSLossless, RLELossless, RTDoseStorage
 from transforms.phantoms import (
     lookup_table,
     new_dataset,
@@ -166,3 +166,61 @@ def test_compression_does_not_change_a_series(tmp_path):
         dataset.compress(RLELossless, generate_instance_uid=False)
         dataset.save_as(path)
     np.testing.assert_array_equal(read(tmp_path)[0], plain)
+
+
+@pytest.mark.parametrize(("slope", "intercept"), [(1, -1024), (2, 0)])
+def test_colours_are_not_rescaled(tmp_path, slope, intercept):
+    """Screenshots of a CT keep its rescaling, which is of grayscale values only (PS3.4 N.2)."""
+    pixels = np.random.default_rng(3).integers(0, 256, (8, 10, 3), np.uint8)
+    dataset = new_secondary_capture(pixels, "RGB", RescaleSlope=slope, RescaleIntercept=intercept)
+    np.testing.assert_array_equal(read(save(dataset, tmp_path / "a.dcm"))[0][:, :, 0], pixels.transpose(1, 0, 2))
+
+
+@pytest.mark.parametrize(
+    ("orientation", "offsets"),
+    [((1, 0, 0, 0, 1, 0), (7, 10, 13, 16, 19, 22)), ((1, 0, 0, 0, -1, 0), (3, 6, 9, 12, 15, 18))],
+)
+def test_dose_planes_that_are_placed_in_neither_way_are_refused(tmp_path, orientation, offsets):
+    """PS3.3 C.8.8.3.2: from zero along the normal, or patient z in planes whose normal that is."""
+    dataset = new_dataset(RTDoseStorage, "RTDOSE")
+    set_pixels(dataset, voxels().astype(np.uint32))
+    dataset.ImagePositionPatient, dataset.ImageOrientationPatient = [1, 2, 3], list(orientation)
+    dataset.PixelSpacing, dataset.GridFrameOffsetVector = [2, 2], list(offsets)
+    dataset.DoseGridScaling, dataset.DoseUnits = 1e-4, "GY"
+    with pytest.raises(DicomSeriesError, match="GridFrameOffsetVector"):
+        read(save(dataset, tmp_path / "dose.dcm"))
+
+
+def test_dose_planes_may_be_placed_by_patient_z(tmp_path):
+    dataset = new_dataset(RTDoseStorage, "RTDOSE")
+    set_pixels(dataset, voxels().astype(np.uint32))
+    dataset.ImagePositionPatient, dataset.ImageOrientationPatient = [1, 2, 3], [1, 0, 0, 0, 1, 0]
+    dataset.PixelSpacing, dataset.GridFrameOffsetVector = [2, 2], [3, 6, 9, 12, 15, 18]
+    dataset.DoseGridScaling, dataset.DoseUnits = 1e-4, "GY"
+    array, meta = read(save(dataset, tmp_path / "dose.dcm"))
+    np.testing.assert_allclose(array, voxels().T * 1e-4)
+    np.testing.assert_allclose(meta["affine"][2], [0, 0, 3, 3])
+
+
+@pytest.mark.parametrize("syntax", [RLELossless, JPEGLSLossless])
+@pytest.mark.parametrize("frames", [1, 2, 5])
+def test_compressed_frames_of_another_number_than_the_header_says_are_refused(tmp_path, syntax, frames):
+    dataset = new_secondary_capture(np.kron(voxels((3, 4, 5)), np.ones((1, 8, 8), np.uint16)), "MONOCHROME2")
+    dataset = pydicom.dcmread(save(dataset, tmp_path / "a.dcm"))
+    dataset.compress(syntax, generate_instance_uid=False)
+    dataset.save_as(tmp_path / "a.dcm")
+    assert read(tmp_path / "a.dcm")[0].shape == (40, 32, 3)
+    dataset.NumberOfFrames = frames
+    dataset.save_as(tmp_path / "a.dcm")
+    with pytest.raises(DicomSeriesError, match="as NumberOfFrames says"):
+        read(tmp_path / "a.dcm")
+
+
+def test_a_compressed_frame_may_be_in_several_fragments(tmp_path):
+    image = np.kron(voxels((1, 4, 5))[0], np.ones((8, 8), np.uint16))
+    dataset = pydicom.dcmread(save(new_secondary_capture(image, "MONOCHROME2"), tmp_path / "a.dcm"))
+    dataset.compress(JPEGLSLossless, generate_instance_uid=False)
+    frame = next(pydicom.encaps.generate_frames(dataset.PixelData, number_of_frames=1))
+    dataset.PixelData = pydicom.encaps.encapsulate([frame], fragments_per_frame=4)
+    dataset.save_as(tmp_path / "a.dcm")
+    np.testing.assert_array_equal(read(tmp_path / "a.dcm")[0][..., 0], image.T)

@@ -92,3 +92,28 @@ def test_mixed_images_become_alike():
             assert result.meta["photometric_interpretation"] == ("RGB" if channels == 3 else "MONOCHROME2")
     with pytest.raises(DicomSeriesError, match="photometric_interpretation"):
         NormalizePhotometricd("image")({"image": MetaTensor(gray)})
+
+
+@pytest.mark.parametrize("first", [-1024, 2**16 - 1024])
+def test_a_table_of_hounsfield_units_begins_below_zero_however_that_is_written(tmp_path, first):
+    """PS3.3 C.11.2.1.1: the first value mapped is signed where rescaling may give signed values."""
+    dataset = new_dataset()
+    set_pixels(dataset, voxels()[0], stored=12)
+    dataset.RescaleSlope, dataset.RescaleIntercept = 1, -1024
+    item = lookup_table("VOILUTSequence", 0, (np.arange(4096) * 16).astype(np.uint16))
+    item.add_new("LUTDescriptor", "SS" if first < 0 else "US", [4096, first, 16])
+    dataset.VOILUTSequence = [item]
+    np.testing.assert_allclose(load(save(dataset, tmp_path / "a.dcm")), voxels()[0] * 16 / 65535, atol=1e-6)
+
+
+def test_a_window_after_normalising_knows_that_values_were_inverted(tmp_path):
+    dataset = radiograph("MONOCHROME1", WindowCenter=1500, WindowWidth=700)
+    expected = 1 - apply_voi_lut(dataset.pixel_array, dataset) / 4095
+    reader = "monai_medmerge.transforms.DicomSeriesReader"
+    path = str(save(dataset, tmp_path / "a.dcm"))
+    image = LoadImaged("image", reader=reader, ensure_channel_first=True, monochrome1="keep")({"image": path})
+    image = NormalizePhotometricd("image")(image)
+    for window in ({}, {"center": 1500, "width": 700}):
+        found = ApplyWindowd("image", **window)(image)["image"][0, ..., 0].numpy().T
+        np.testing.assert_allclose(found, expected, atol=2e-6)
+    assert image["image"].meta["units"] == ""
