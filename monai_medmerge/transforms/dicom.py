@@ -30,7 +30,7 @@ from monai_medmerge.transforms.dicom_series import Series, choose_series, code, 
 from monai_medmerge.transforms.dicom_values import Volume, find_transformation, find_units, read_volume
 from monai_medmerge.transforms.dicom_voi import describe_voi
 from monai_medmerge.transforms.foreign import guarded, quiet
-from monai_medmerge.transforms.policies import complete_policies, give_remarks
+from monai_medmerge.transforms.policies import check_finite, complete_policies, give_remarks
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ class DicomSeriesReader(ImageReader):
         series_uid: the SeriesInstanceUID to read, or its digest as error messages show it.
         description: a regular expression that the SeriesDescription must contain, whatever the case.
         modality: the Modality to read, such as "CT".
-        policies: for each geometry check ("gap", "duplicate", "tilt", "localizer", "unlocated") what a violation
-            leads to: "error" (the default of all), "warn" or "repair"; docs/dicom.md says which check offers which.
+        policies: for each check ("gap", "duplicate", "tilt", "localizer", "unlocated", "acquisition", "nonfinite")
+            what a violation leads to: "error" (the default of all), "warn" or "repair"; docs/dicom.md says which check offers which.
         monochrome1: "invert" so that high values are bright, except for measurements (CT, PET, dose); "keep" to leave
             them as stored.
         squeeze: leave out the slice axis of a single file with a single frame: (x, y) as for a PNG.
@@ -140,7 +140,9 @@ class DicomSeriesReader(ImageReader):
         first = stack.frames[0]
         signed = find_transformation(first).extremes(layouts[first.header.path])[0] < 0
         meta = self._describe(series, first, volume, signed)
-        volume, stack = self._repair(volume, stack)
+        remarks = list(stack.remarks)
+        check_finite(volume.array, DicomSeriesError, first.header.where, self.policies["nonfinite"], remarks)
+        volume, stack = self._repair(volume, replace(stack, remarks=tuple(remarks)))
         return stack, volume, meta
 
     def locate(self, paths: Sequence[PathLike] | PathLike) -> Stack:

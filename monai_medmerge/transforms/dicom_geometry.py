@@ -16,7 +16,7 @@ from monai_medmerge.transforms.policies import settle
 
 Vector = NDArray[np.float64]
 
-# What each geometry check can do about a violation. "warn" is offered where the volume that results is right but for
+# What each check can do about a violation. "warn" is offered where the volume that results is right but for
 # what the warning says, "repair" where what is lost or interpolated is known and said.
 POLICIES: Mapping[str, tuple[str, ...]] = {
     "gap": ("error", "warn", "repair"),
@@ -25,6 +25,7 @@ POLICIES: Mapping[str, tuple[str, ...]] = {
     "localizer": ("error", "repair"),
     "unlocated": ("error", "warn"),
     "acquisition": ("error", "warn"),
+    "nonfinite": ("error", "warn"),
 }
 # What the files of one volume share, where they state it. Positions in two frames of reference cannot be compared.
 _SHARED = ("StudyInstanceUID", "FrameOfReferenceUID", "Modality", "RescaleType")
@@ -123,13 +124,18 @@ def find_frames(header: Header) -> list[Frame]:
 def _classic_frames(header: Header, count: int) -> list[Frame]:
     """Return the frames of an object whose geometry is that of its top level."""
     dataset, where = header.dataset, header.where
-    spacing = (1.0, 1.0)
+    spacing = None
     for keyword in ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"):
         if values := numbers(dataset, keyword, where, count=2):
             spacing = _positive(values, where, keyword)
             break
     position, orientation, step = _plane(dataset, where), _axes(dataset, where), _step(dataset, where)
+    if position is None and orientation is None:
+        # In nuclear medicine, that of the first frame (PS3.3 C.8.4.11).
+        for detector in items(dataset, "DetectorInformationSequence", where)[:1]:
+            position, orientation = _plane(detector, where), _axes(detector, where)
     if count == 1:
+        spacing = _known_spacing(spacing, position, where)
         return [Frame(header, 0, (), position, orientation, spacing, step)]
     offsets = numbers(dataset, "GridFrameOffsetVector", where, count=count)
     positions: list[Vector | None] = [None] * count
@@ -141,6 +147,7 @@ def _classic_frames(header: Header, count: int) -> list[Frame]:
             expected = "offsets from zero, or patient z of planes along it"
             raise DicomSeriesError(expected, "others", f"{where}, GridFrameOffsetVector")
         positions = [position + normal * (offset - base) for offset in offsets]
+    spacing = _known_spacing(spacing, positions[0], where)
     return [Frame(header, index, (), place, orientation, spacing, step) for index, place in enumerate(positions)]
 
 
@@ -150,14 +157,15 @@ def _enhanced_frame(header: Header, index: int, groups: tuple[Dataset, ...]) -> 
     measures = group_item(groups, "PixelMeasuresSequence", where) or header.dataset
     plane = group_item(groups, "PlanePositionSequence", where)
     axes = group_item(groups, "PlaneOrientationSequence", where)
+    position = _plane(plane, where) if plane is not None else None
     spacing = numbers(measures, "PixelSpacing", where, count=2)
     return Frame(
         header,
         index,
         groups,
-        _plane(plane, where) if plane is not None else None,
+        position,
         _axes(axes, where) if axes is not None else None,
-        _positive(spacing, where, "PixelSpacing") if spacing else (1.0, 1.0),
+        _known_spacing(_positive(spacing, where, "PixelSpacing") if spacing else None, position, where),
         _step(measures, where),
     )
 
@@ -200,6 +208,13 @@ def _positive(values: tuple[float, ...], where: str, keyword: str) -> tuple[floa
     return values[0], values[1]
 
 
+def _known_spacing(spacing: tuple[float, float] | None, position: Vector | None, where: str) -> tuple[float, float]:
+    """Return the spacing, 1 for images without a place in the patient; others must state it (PS3.3 C.7.6.2)."""
+    if spacing is None and position is not None:
+        raise DicomSeriesError("PixelSpacing of a slice with a position", "none", where)
+    return spacing or (1.0, 1.0)
+
+
 def stack_frames(frames: Sequence[Frame], policies: Mapping[str, str]) -> Stack:
     """Order frames into a volume and compute its affine.
 
@@ -220,6 +235,8 @@ def stack_frames(frames: Sequence[Frame], policies: Mapping[str, str]) -> Stack:
     located = [frame for frame in frames if frame.position is not None and frame.orientation is not None]
     if len(frames) > 1 and len(located) < len(frames):
         return _unlocated_stack(frames, policies["unlocated"], remarks)
+    if first.position is not None and first.orientation is None:
+        raise DicomSeriesError("a position and an orientation", "a position alone", first.header.where)
     if first.position is None or first.orientation is None:
         return Stack(tuple(frames), _make_affine(first, first.position, np.array([0, 0, first.step])), np.arange(1.0))
     normal = np.cross(first.orientation[:3], first.orientation[3:])
@@ -325,8 +342,7 @@ def _unlocated_stack(frames: Sequence[Frame], policy: str, remarks: list[str]) -
             policy,
             remarks,
         )
-    affine = _make_affine(first, first.position, np.array([0, 0, first.step]))
-    return Stack(tuple(frames), affine, np.arange(float(len(frames))), remarks=tuple(remarks))
+    return Stack(tuple(frames), frame_affine(first), np.arange(float(len(frames))), remarks=tuple(remarks))
 
 
 def _without_duplicates(

@@ -8,7 +8,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
-from transforms.phantoms import oblique, save, voxels, write_series
+from pydicom.dataset import Dataset
+from pydicom.uid import NuclearMedicineImageStorage
+from transforms.phantoms import (
+    new_dataset,
+    oblique,
+    save,
+    set_pixels,
+    voxels,
+    write_enhanced_ct,
+    write_series,
+)
 from transforms.reading import read, read_with_itk
 
 from monai_medmerge.errors import DicomSeriesError
@@ -193,3 +203,48 @@ def test_acquisitions_that_lie_between_one_another_are_refused_and_blocks_are_no
         read(tmp_path)
     with pytest.warns(UserWarning, match="policy: warn"):
         assert read(tmp_path, policies={"acquisition": "warn"})[0].shape == (10, 8, 6)
+
+
+@pytest.mark.parametrize("enhanced", [False, True])
+@pytest.mark.parametrize("slices", [1, 6])
+def test_slices_with_a_position_but_no_pixel_spacing_are_refused(tmp_path, enhanced, slices):
+    """PS3.3 C.7.6.2: Image Plane requires PixelSpacing; pixels of one millimetre would be a guess."""
+    if enhanced:
+        path = write_enhanced_ct(tmp_path / "a.dcm", voxels((slices, 8, 10)), range(slices), [1] * slices, [0] * slices)
+        dataset = pydicom.dcmread(path)
+        del dataset.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence
+        dataset.save_as(path)
+    else:
+        path = tmp_path
+        write_series(path, voxels((slices, 8, 10)), PixelSpacing=None)
+    with pytest.raises(DicomSeriesError, match="PixelSpacing"):
+        read(path)
+
+
+def test_one_slice_with_a_position_but_no_orientation_is_refused(tmp_path):
+    write_series(tmp_path, voxels()[:1], ImageOrientationPatient=None)
+    with pytest.raises(DicomSeriesError, match="a position and an orientation"):
+        read(tmp_path)
+
+
+def nuclear_medicine(path, pixels):
+    """A reconstructed SPECT, whose place is that of its detector (PS3.3 C.8.4.11)."""
+    dataset = new_dataset(NuclearMedicineImageStorage, "NM")
+    set_pixels(dataset, pixels)
+    dataset.ImageType = ["ORIGINAL", "PRIMARY", "RECON TOMO", "EMISSION"]
+    dataset.PixelSpacing, dataset.SpacingBetweenSlices = [4, 4], -5
+    detector = Dataset()
+    detector.ImagePositionPatient, detector.ImageOrientationPatient = [-100, -90, 300], [0, 1, 0, 0, 0, -1]
+    dataset.DetectorInformationSequence = [detector]
+    return save(dataset, path)
+
+
+def test_nuclear_medicine_that_is_placed_by_its_first_frame_alone_is_refused(tmp_path):
+    path = nuclear_medicine(tmp_path / "a.dcm", voxels())
+    with pytest.raises(DicomSeriesError, match="orientation for each frame"):
+        read(path)
+    with pytest.warns(UserWarning, match="their order in the file is kept"):
+        _, meta = read(path, policies={"unlocated": "warn"})
+    np.testing.assert_allclose(abs(meta["affine"][:3, :3]), [[0, 0, 5], [4, 0, 0], [0, 4, 0]], atol=1e-9)
+    _, meta = read(nuclear_medicine(path, voxels()[0]))
+    np.testing.assert_allclose(meta["affine"][:3, 3], [100, 90, 300])

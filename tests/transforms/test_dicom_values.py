@@ -224,3 +224,18 @@ def test_a_compressed_frame_may_be_in_several_fragments(tmp_path):
     dataset.PixelData = pydicom.encaps.encapsulate([frame], fragments_per_frame=4)
     dataset.save_as(tmp_path / "a.dcm")
     np.testing.assert_array_equal(read(tmp_path / "a.dcm")[0][..., 0], image.T)
+
+
+@pytest.mark.parametrize("value", [np.nan, -np.inf])
+def test_values_that_are_not_finite_are_refused_or_kept(tmp_path, value):
+    dataset = new_secondary_capture(voxels()[0], "MONOCHROME2")
+    pixels = np.full((8, 10), 0.5, np.float32)
+    pixels[2, 3] = value
+    for keyword in ("PixelData", "BitsStored", "HighBit", "PixelRepresentation"):
+        del dataset[keyword]
+    dataset.BitsAllocated, dataset.FloatPixelData = 32, pixels.tobytes()
+    path = save(dataset, tmp_path / "a.dcm")
+    with pytest.raises(DicomSeriesError, match="1 of 80 NaN or infinite"):
+        read(path)
+    with pytest.warns(UserWarning, match="NaN or infinite"):
+        np.testing.assert_array_equal(read(path, policies={"nonfinite": "warn"})[0][..., 0], pixels.T)
