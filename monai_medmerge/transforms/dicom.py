@@ -55,7 +55,8 @@ class DicomSeriesReader(ImageReader):
         description: a regular expression that the SeriesDescription must contain, whatever the case.
         modality: the Modality to read, such as "CT".
         policies: for each check ("gap", "duplicate", "tilt", "localizer", "unlocated", "acquisition", "nonfinite")
-            what a violation leads to: "error" (the default of all), "warn" or "repair"; docs/dicom.md says which check offers which.
+            what a violation leads to: "error" (the default of all), "warn" or "repair"; docs/dicom.md says which check
+            offers which.
         monochrome1: "invert" so that high values are bright, except for measurements (CT, PET, dose); "keep" to leave
             them as stored.
         squeeze: leave out the slice axis of a single file with a single frame: (x, y) as for a PNG.

@@ -29,7 +29,8 @@ _KEYWORDS = """
     SpacingBetweenSlices Rows Columns SamplesPerPixel PhotometricInterpretation PlanarConfiguration NumberOfFrames
     BitsAllocated BitsStored HighBit PixelRepresentation RescaleIntercept RescaleSlope RescaleType WindowCenter
     WindowWidth VOILUTFunction ModalityLUTSequence VOILUTSequence DoseGridScaling DoseUnits GridFrameOffsetVector
-    DetectorInformationSequence     SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence RedPaletteColorLookupTableDescriptor
+    DetectorInformationSequence SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence
+    RedPaletteColorLookupTableDescriptor
     GreenPaletteColorLookupTableDescriptor BluePaletteColorLookupTableDescriptor
     RedPaletteColorLookupTableData GreenPaletteColorLookupTableData BluePaletteColorLookupTableData
     SegmentedRedPaletteColorLookupTableData SegmentedGreenPaletteColorLookupTableData

@@ -7,9 +7,9 @@ import pydicom
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import ndimage
 from pydicom.dataset import Dataset
 from pydicom.uid import NuclearMedicineImageStorage
+from scipy import ndimage
 from transforms.phantoms import (
     new_dataset,
     oblique,
