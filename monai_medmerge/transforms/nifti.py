@@ -166,7 +166,9 @@ def load_nifti(path: Path, max_bytes: int) -> nib.Nifti1Image:
     with gzip.open(path) if compressed else path.open("rb") as stream:
         head = stream.read(540)
         image_class = _find_class(head, path.name)
-        needed = _count_bytes(image_class.header_class.from_fileobj(BytesIO(head), check=False), max_bytes, path.name)
+        header = image_class.header_class.from_fileobj(BytesIO(head), check=False)
+        needed = _count_bytes(header, max_bytes, path.name)
+        _check_stored(header, path.name)
         data = head + stream.read(max(needed - len(head), 0))
         # Reading on to the end makes gzip compare its checksum; the limit keeps a bomb from going off.
         trailing = len(stream.read(_TRAILING + 1))
@@ -199,6 +201,16 @@ def _count_bytes(header: nib.Nifti1Header, max_bytes: int, where: str) -> int:
     if not 352 <= offset <= _MAX_OFFSET or not offset.is_integer():
         raise NiftiError("voxels after the header and its extensions", "another offset", f"{where}, vox_offset")
     return int(offset) + voxels
+
+
+def _check_stored(header: nib.Nifti1Header, where: str) -> None:
+    """Refuse numbers that nibabel replaces by others as it loads a file."""
+    sizes = np.asarray(header["pixdim"][1 : min(int(header["dim"][0]), 3) + 1], dtype=float)
+    if int(header["sform_code"]) <= 0 and (sizes <= 0).any():
+        # The qform takes voxel sizes from here, where NIfTI wants them positive.
+        raise NiftiError("voxel sizes above zero", f"{sizes.round(4).tolist()}", f"{where}, pixdim")
+    if np.isinf([float(header["scl_slope"]), float(header["scl_inter"])]).any():
+        raise NiftiError("a finite scl_slope and scl_inter", "an infinite one", where)
 
 
 def _scaled_voxels(image: nib.Nifti1Image, where: str) -> NDArray[Any]:

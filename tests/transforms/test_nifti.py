@@ -169,3 +169,32 @@ def test_voxels_that_are_not_finite_are_refused_or_kept(tmp_path, value):
         read(path)
     with pytest.warns(UserWarning, match="policy: warn"):
         np.testing.assert_array_equal(read(path, policies={"nonfinite": "warn"})[0], array)
+
+
+@pytest.mark.parametrize("size", [0, -3])
+def test_voxel_sizes_that_a_qform_cannot_use_are_refused(tmp_path, size):
+    path = write(tmp_path / "a.nii", voxels(), qform=(np.diag([1, 2, 3, 1]), 1), sform=(None, 0))
+    np.testing.assert_allclose(read(path)[1]["affine"], np.diag([1, 2, 3, 1]))
+    data = bytearray(path.read_bytes())
+    data[88:92] = np.float32(size).tobytes()
+    path.write_bytes(data)
+    with pytest.raises(NiftiError, match="pixdim: expected voxel sizes above zero"):
+        read(path)
+
+
+def test_a_slice_needs_no_third_voxel_size(tmp_path):
+    path = write(tmp_path / "a.nii", voxels()[0], qform=(np.diag([1, 2, 3, 1]), 1), sform=(None, 0))
+    data = bytearray(path.read_bytes())
+    data[88:92] = bytes(4)
+    path.write_bytes(data)
+    np.testing.assert_array_equal(read(path)[0], voxels()[0])
+
+
+@pytest.mark.parametrize("offset", [112, 116])
+def test_infinite_scaling_is_refused(tmp_path, offset):
+    path = write(tmp_path / "a.nii", voxels(), scaling=(2, 1))
+    data = bytearray(path.read_bytes())
+    data[offset : offset + 4] = np.float32(np.inf).tobytes()
+    path.write_bytes(data)
+    with pytest.raises(NiftiError, match="a finite scl_slope"):
+        read(path)
