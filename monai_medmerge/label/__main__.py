@@ -33,8 +33,11 @@ def prepare(folder: Path, bundles: Sequence[Path]) -> Path:
         The folder.
 
     Raises:
-        SettingError: one is no bundle.
+        SettingError: one is no bundle, or two have one name.
     """
+    names = [bundle.resolve().name for bundle in bundles]
+    if repeated := {name for name in names if names.count(name) > 1}:
+        raise SettingError("bundles of different names", f"two of {', '.join(sorted(repeated))}", "bundle")
     for bundle in bundles:
         read_metadata(bundle)
         copy = folder / "model" / bundle.resolve().name

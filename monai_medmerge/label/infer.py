@@ -128,6 +128,9 @@ class MedMergeInferTask(BundleInferTask):
     def _prediction(self, scores: torch.Tensor) -> list[dict[str, Any]]:
         names = class_names(self.metadata)
         shares = probabilities(scores).tolist()
+        if len(names) != len(shares):
+            where = f"{self.folder.name}/configs/metadata.json, channel_def"
+            raise SettingError(f"a name for each of {len(shares)} classes", f"{len(names)}", where)
         return [{"idx": number, "label": names[number], "score": share} for number, share in enumerate(shares)]
 
 

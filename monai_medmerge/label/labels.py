@@ -38,7 +38,10 @@ def class_number(path: Path, classes: Sequence[str]) -> int:
         raise DatasetError(expected, f"no readable JSON ({type(error).__name__})", path.name) from error
     named = content.get("label") if isinstance(content, dict) else None
     if named is None and isinstance(content, dict) and content.get("prediction"):
-        named = max(content["prediction"], key=lambda entry: entry["score"])["label"]
+        try:
+            named = max(content["prediction"], key=lambda entry: float(entry["score"]))["label"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise DatasetError(expected, f"a prediction of another form ({type(error).__name__})", path.name) from error
     if isinstance(named, str) and named in classes:
         return list(classes).index(named)
     if isinstance(named, int) and not isinstance(named, bool) and 0 <= named < len(classes):

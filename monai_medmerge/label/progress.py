@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +12,23 @@ import ignite.distributed as idist
 import torch
 from ignite.engine import Engine, Events
 
+from monai_medmerge.errors import UnsafeCheckpointError
+
 logger = logging.getLogger(__name__)
 
 
 class TrainingRecord:
     """Writes a trainer's weights when it ends, and its mean losses after every epoch.
 
-    A training that is cancelled or fails leaves the weights of the one before it.
+    A training that is cancelled, fails or diverges leaves the weights of the one before it.
 
     Args:
         weights: file for the weights, whole or not at all.
         stats: file for the losses, as JSON.
         start: what the training started from, for the record.
+
+    Raises:
+        UnsafeCheckpointError: from the trainer's end, if weights are not finite.
     """
 
     def __init__(self, weights: str, stats: str, start: str) -> None:
@@ -50,13 +56,19 @@ class TrainingRecord:
         state = engine.state
         self.losses.append(sum(self._epoch) / len(self._epoch))
         logger.info("Epoch %d of %s: mean loss %.4f", state.epoch, state.max_epochs, self.losses[-1])
-        record = {"start": self.start, "epoch": state.epoch, "max_epochs": state.max_epochs, "loss": self.losses}
+        # MONAI Label answers in JSON, which knows no NaN.
+        losses = [loss if math.isfinite(loss) else None for loss in self.losses]
+        record = {"start": self.start, "epoch": state.epoch, "max_epochs": state.max_epochs, "loss": losses}
         self._write(self.stats, json.dumps(record))
 
     def save(self, engine: Any) -> None:
         """Write the weights."""
         network = getattr(engine.network, "module", engine.network)
-        self._write(self.weights, {name: tensor.detach().cpu() for name, tensor in network.state_dict().items()})
+        weights = {name: tensor.detach().cpu() for name, tensor in network.state_dict().items()}
+        if diverged := [name for name, tensor in weights.items() if not torch.isfinite(tensor).all()]:
+            found = f"NaN or infinite ones in {diverged[0]}: the training diverged"
+            raise UnsafeCheckpointError("finite weights", found, self.weights.name)
+        self._write(self.weights, weights)
         logger.info("Wrote %s", self.weights.name)
 
     def _write(self, path: Path, content: Any) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -81,7 +83,10 @@ class UncertaintyScoring(ScoringMethod):
 
     def _uncertainty(self, path: str, device: str) -> float:
         answers = [self._answer(path, device, file.name) for file in self._files()]
-        return disagreement(answers) if self.members else entropy(answers[0])
+        found = disagreement(answers) if self.members else entropy(answers[0])
+        if not math.isfinite(found):
+            raise DatasetError("an image of which the network gives finite scores", "NaN", Path(path).name)
+        return found
 
     def _answer(self, path: str, device: str, weights: str) -> Tensor:
         data: Any = copy.deepcopy(self.task.config())

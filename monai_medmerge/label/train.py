@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -83,8 +84,10 @@ class MedMergeTrainTask(BundleTrainTask):
             DatasetError: there are too few labels, or one cannot be used.
             SettingError: an option cannot be met.
         """
-        merging = bool(request.get("merge", False))
-        if merging:
+        flags = {"merge": False, "pretrained": True}
+        request = {**request, **{name: _truth(request, name, default) for name, default in flags.items()}}
+        request["max_epochs"] = int(_number(request, "max_epochs", 50))
+        if request["merge"]:
             # The overlay learns coefficients and starts the training in one process; Label's loader stays out.
             request = {**request, "pretrained": False, "multi_gpu": False, "force_multi_gpu": False}
         try:
@@ -100,7 +103,7 @@ class MedMergeTrainTask(BundleTrainTask):
             configs.append(str(OVERLAY))
             sources = self._sources(request)
             overrides["sources"] = sources
-            overrides["coefficient_epochs"] = int(request.get("coefficient_epochs", 5))
+            overrides["coefficient_epochs"] = int(_number(request, "coefficient_epochs", 5))
             # As in any training here, the bundle's own savers write where they always do.
             overrides["medmerge::overwrite"] = True
             record = overrides[self.const.key_train_handlers()][-1]
@@ -121,7 +124,7 @@ class MedMergeTrainTask(BundleTrainTask):
         ]
 
     def _partition_datalist(self, datalist: list[Any], request: dict[str, Any], shuffle: bool = False) -> Any:
-        share = float(request.get("val_split", 0.2))
+        share = _number(request, "val_split", 0.2)
         if share != -1 and not 0 < share < 1:
             raise SettingError(
                 "-1, for the bundle's own validation data, or a share between 0 and 1", f"{share}", "val_split"
@@ -168,6 +171,27 @@ class MedMergeTrainTask(BundleTrainTask):
         if absent:
             raise SettingError("files in the bundle's models folder", ", ".join(map(repr, absent)), "sources")
         return [str(self.models / name) for name in names]
+
+
+def _truth(request: Mapping[str, Any], name: str, default: bool) -> bool:
+    """An option that is true or false; forms send words."""
+    value = request.get(name, default)
+    word = str(value).lower()
+    if word not in ("true", "false"):
+        raise SettingError("true or false", repr(value), name)
+    return word == "true"
+
+
+def _number(request: Mapping[str, Any], name: str, default: float) -> float:
+    """An option that is a number; forms send digits."""
+    value = request.get(name, default)
+    try:
+        number = float(value)
+    except (TypeError, ValueError) as error:
+        raise SettingError("a number", repr(value), name) from error
+    if not math.isfinite(number):
+        raise SettingError("a finite number", repr(value), name)
+    return number
 
 
 def _cause(error: BaseException) -> BaseException:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from monai.data import MetaTensor
 from monai.transforms import Compose, Spacingd
 
 from monai_medmerge import DatasetError, SettingError
+from monai_medmerge.label.__main__ import prepare
 from monai_medmerge.label.bundles import class_names, read_metadata, target_classes, task_type, weights_files
 from monai_medmerge.label.labels import ReadClassd, class_number
 from monai_medmerge.label.path_safe import PathSafe, path_safe
@@ -58,7 +60,13 @@ def test_class_is_read(tmp_path: Path, content: dict[str, Any], number: int) -> 
     assert class_number(file, KINDS) == number
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"label": "purple"}', '{"label": 2}', '{"label": true}', "{}"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "[]", '{"label": "purple"}', '{"label": 2}', '{"label": true}', "{}"),
+        *('{"prediction": "bright"}', '{"prediction": [{"label": "bright"}]}', '{"prediction": [{"score": 1}]}'),
+    ],
+)
 def test_other_content_is_no_class(tmp_path: Path, text: str) -> None:
     file = tmp_path / "a.json"
     file.write_text(text)
@@ -94,6 +102,15 @@ def test_bundle_tells_its_task_and_weights(bundles: dict[str, Path], tmp_path: P
         task_type({"network_data_format": {"outputs": {"pred": {"format": "boxes"}}}}, "nodules")
     with pytest.raises(SettingError, match=r"metadata\.json"):
         read_metadata(tmp_path)
+
+
+def test_bundles_of_one_name_are_refused(bundles: dict[str, Path], tmp_path: Path) -> None:
+    other = tmp_path / "other" / "blocks"
+    other.parent.mkdir()
+    shutil.copytree(bundles["blocks"], other)
+    assert prepare(tmp_path / "app", [bundles["blocks"]]).is_dir()
+    with pytest.raises(SettingError, match="two of blocks"):
+        prepare(tmp_path / "app", [bundles["blocks"], other])
 
 
 def test_stand_ins_are_written_where_nothing_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ import torch
 from monai.engines import SupervisedTrainer
 from torch import nn
 
+from monai_medmerge.errors import UnsafeCheckpointError
 from monai_medmerge.label.progress import TrainingRecord
 
 BATCHES = [{"image": torch.ones(2, 1), "label": torch.full((2, 1), 3.0)}] * 3
@@ -49,3 +50,20 @@ def test_failed_training_leaves_the_weights_before_it(tmp_path: Path) -> None:
         trainer(tmp_path, True, fail)[0].run()
     assert [file.name for file in tmp_path.iterdir()] == ["model_label.pt"]
     assert (tmp_path / "model_label.pt").read_bytes() == b"before"
+
+
+def test_diverged_training_leaves_the_weights_before_it_and_plain_json(tmp_path: Path) -> None:
+    (tmp_path / "model_label.pt").write_bytes(b"before")
+
+    def diverge(prediction: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
+        return prediction.sum() * float("nan")
+
+    with pytest.raises(UnsafeCheckpointError, match="diverged"):
+        trainer(tmp_path, True, diverge)[0].run()
+    assert (tmp_path / "model_label.pt").read_bytes() == b"before"
+
+    def refuse(constant: str) -> Any:
+        raise AssertionError(constant)
+
+    stats = json.loads((tmp_path / "train_stats.json").read_text(), parse_constant=refuse)
+    assert stats["loss"] == [None, None, None]

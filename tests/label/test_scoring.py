@@ -85,3 +85,17 @@ def test_disagreement_needs_two_weights_that_are_there(bundle: Path) -> None:
         check_members(task, ["model.pt", "model.pt"])
     with pytest.raises(DatasetError, match="nonesuch"):
         check_members(task, ["model.pt", "nonesuch.pt"])
+
+
+def test_answers_that_are_not_finite_are_no_scores(bundle: Path, studies: LocalDatastore) -> None:
+    weights = torch.load(bundle / "models" / "model.pt")
+    name = next(name for name in weights if weights[name].is_floating_point())
+    torch.save({**weights, name: weights[name] * float("nan")}, bundle / "models" / "model.pt")
+    scoring = UncertaintyScoring(MedMergeInferTask(str(bundle), {}), "entropy")
+    assert scoring({}, studies) == {"executed": 0, "skipped": 0, "failed": 3}
+
+
+def test_classes_without_a_name_each_are_refused(bundles: dict[str, Path]) -> None:
+    task = MedMergeInferTask(str(bundles["kinds"]), {})
+    with pytest.raises(SettingError, match="a name for each of 3 classes"):
+        task.writer({task.output_label_key: torch.zeros(3)})
