@@ -59,11 +59,11 @@ class SegmentTable:
         """Read the JSON that dcmqi's `itkimage2segimage` takes, with "segmentAttributes" as a list (of lists).
 
         Raises:
-            SettingError: the file is no JSON of that kind, or a label lacks a code.
+            SettingError: the file is no JSON of that kind, or a label lacks a code or is described twice.
         """
         where = Path(path).name
         try:
-            content = json.loads(Path(path).read_text())
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
             found = [item for group in content["segmentAttributes"] for item in _as_list(group)]
             table = cls(
                 tuple(sorted(found, key=lambda item: int(item["labelID"]))),
@@ -72,6 +72,8 @@ class SegmentTable:
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise SettingError("dcmqi's JSON with segmentAttributes", type(error).__name__, where) from error
+        if len({int(item["labelID"]) for item in table.segments}) < len(found):
+            raise SettingError("one description for each labelID", "several", where)
         for item in found:
             for keyword in ("SegmentedPropertyCategoryCodeSequence", "SegmentedPropertyTypeCodeSequence"):
                 if not {"CodeValue", "CodingSchemeDesignator", "CodeMeaning"} <= set(item.get(keyword, ())):
@@ -158,7 +160,8 @@ def _check_grid(labels: Array, affine: Array, stack: Stack) -> None:
 
 def _build(labels: Array, stack: Stack, table: SegmentTable, segmentation_type: str) -> Dataset:
     paths = dict.fromkeys(frame.header.path for frame in stack.frames)
-    sources = [_read_source(path) for path in paths]
+    texts = [str(item) for item in (*table.segments, table.series_description)]
+    sources = [_read_source(path, all(map(str.isascii, texts))) for path in paths]
     # highdicom wants (slice, row, column), and the affine's columns in that order.
     reverse = np.eye(4)[[2, 1, 0, 3]]
     volume = highdicom.Volume(
@@ -186,9 +189,15 @@ def _build(labels: Array, stack: Stack, table: SegmentTable, segmentation_type: 
     )
 
 
-def _read_source(path: Path) -> Dataset:
-    """Read what a SEG takes over of its source; attributes of type 2 that de-identification removed become empty."""
+def _read_source(path: Path, plain: bool) -> Dataset:
+    """Read what a SEG takes over of its source; attributes of type 2 that de-identification removed become empty.
+
+    Its texts become UTF-8, unless they and those of the labels are `plain` ASCII.
+    """
     source = pydicom.dcmread(path, stop_before_pixels=True)
+    if source.get("SpecificCharacterSet") or not plain:
+        source.decode()
+        source.SpecificCharacterSet = "ISO_IR 192"
     for keyword in _TYPE_2:
         if keyword not in source:
             setattr(source, keyword, "")

@@ -351,3 +351,30 @@ def test_a_labelmap_with_colours_holds_numbers(tmp_path, syntax):
         transfer_syntax_uid=syntax, palette_color_lut_transformation=palette,
     ).save_as(tmp_path / "seg.dcm")  # fmt: skip
     np.testing.assert_array_equal(read_seg(tmp_path / "seg.dcm", meta["affine"], (10, 8, 6)), label_map())
+
+
+@pytest.mark.parametrize(
+    ("character_set", "name", "label"),
+    [
+        (None, "Muller^Jorg", "Leber Ж"),
+        ("ISO_IR 100", "Müller^Jörg", "Leber Ж"),
+        (["", "ISO 2022 IR 87"], "Yamada^Tarou=山田^太郎=やまだ^たろう", "Liver"),
+    ],
+)
+def test_names_and_labels_keep_their_letters(tmp_path, codes, character_set, name, label):
+    folder = tmp_path / "series"
+    write_series(folder, voxels(), SpecificCharacterSet=character_set, PatientName=name)
+    content = json.loads(codes.read_text())
+    content["segmentAttributes"][0][0]["SegmentLabel"] = label
+    codes.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+    table = SegmentTable.from_json(codes)
+    seg = pydicom.dcmread(write_seg(label_map(), read(folder)[1]["affine"], folder, table, tmp_path / "seg.dcm"))
+    assert (str(seg.PatientName), seg.SegmentSequence[0].SegmentLabel) == (name, label)
+
+
+def test_a_label_that_is_described_twice_is_refused(codes):
+    content = json.loads(codes.read_text())
+    content["segmentAttributes"].append(content["segmentAttributes"][0])
+    codes.write_text(json.dumps(content))
+    with pytest.raises(SettingError, match="one description for each labelID"):
+        SegmentTable.from_json(codes)
