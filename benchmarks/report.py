@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from collections import defaultdict
 from dataclasses import dataclass, field
 from functools import cache
@@ -179,14 +180,16 @@ def plot(results: Results, methods: list[str], against: str, path: Path) -> None
     cells = results.cells(methods)
     targets = sorted({target for target, _ in cells})
     shown = [method for method in methods if method != against]
-    figure, panels = pyplot.subplots(
-        1,
-        len(targets) + 1,
-        figsize=(2.6 * len(targets) + 4, 0.34 * len(shown) + 1.2),
-        sharey=True,
-        layout="constrained",
+    names = [*targets, "all targets"]
+    columns = min(3, len(names))
+    rows = math.ceil(len(names) / columns)
+    size = (3 * columns + 2.5, rows * (0.22 * len(shown) + 0.6) + 0.4)
+    figure, grid = pyplot.subplots(
+        rows, columns, figsize=size, sharex=True, sharey=True, squeeze=False, layout="constrained"
     )
-    for panel, name in zip(panels, [*targets, "all targets"], strict=True):
+    for panel in grid.flat[len(names) :]:
+        panel.set_visible(False)
+    for panel, name in zip(grid.flat, names, strict=False):
         chosen = {cell: seeds for cell, seeds in cells.items() if name in (cell[0], "all targets")}
         base = results.mean(against, chosen)
         for row, method in enumerate(reversed(shown)):
