@@ -19,6 +19,7 @@ import itertools
 import json
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ QUICK = {
     "budgets": [30],
     "seeds": [0, 1],
     "methods": ["ft:natural", "lpft:natural", "uniform_average", "medmerge", "medmerge:random"],
+    "rates": [1e-3],
 }
 
 
@@ -76,10 +78,12 @@ class Lines:
         return line
 
 
-def chosen_rate(lines: Lines, target: Target, method: str) -> float:
+def chosen_rate(lines: Lines, target: Target, method: str, rates: Sequence[float]) -> float:
     """The rate of the grid with the best macro F1 on validation images; each rate is tried once."""
+    if len(rates) == 1:
+        return rates[0]
     scores = {}
-    for rate in RATES:
+    for rate in rates:
         case = {"target": target.name, "method": method, "rate": rate}
         line = lines.get(**case)
         if line is None:
@@ -106,6 +110,7 @@ def result(target: Target, labels: int, seed: int, method: str, rate: float) -> 
         "fine_tuned": round(macro_f1(later.numpy(), truth.numpy(), target.classes), 5),
         "trained_before": max((n for phase, n in run.trained.items() if phase != "FineTuner"), default=0),
         "trained": max(run.trained.values()), "seconds": round(seconds, 1),
+        "cpu": torch.backends.cpu.get_cpu_capability(),
         "before": "".join(map(str, earlier.tolist())), "after": "".join(map(str, later.tolist())),
     }  # fmt: skip
 
@@ -137,8 +142,9 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", choices=METHODS, metavar="METHOD", default=list(METHODS))
     parser.add_argument("--budgets", type=int, nargs="+", default=list(BUDGETS), help="labels; 0 is all")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--rates", type=float, nargs="+", default=list(RATES), help="grid of fine-tuning")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no run after this time")
-    parser.add_argument("--quick", action="store_true", help="one target, 30 labels, two seeds, five methods")
+    parser.add_argument("--quick", action="store_true", help="one target, 30 labels, two seeds, five methods, one rate")
     arguments = parser.parse_args()
     if arguments.quick:
         # Nothing of it may be taken for the whole.
@@ -160,7 +166,7 @@ def main() -> None:
             print("time is up; the same command goes on from here")
             return
         _write_truth(arguments.output / "truth.json", target)
-        line = runs.add(result(target, labels, seed, method, chosen_rate(rates, target, method)))
+        line = runs.add(result(target, labels, seed, method, chosen_rate(rates, target, method, arguments.rates)))
         print(json.dumps({key: value for key, value in line.items() if key not in ("before", "after")}), flush=True)
     print(f"all runs are in {runs.path}")
 
