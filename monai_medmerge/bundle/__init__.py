@@ -16,7 +16,7 @@ from monai_medmerge.bundle.ranking import choose_sources, rank_sources
 from monai_medmerge.bundle.segmentation_outcome import SegmentationOutcome, volume_dice
 from monai_medmerge.bundle.site_data import load_cases
 from monai_medmerge.bundle.starts import best_start, choose_start
-from monai_medmerge.bundle.verification import read_gate, verify
+from monai_medmerge.bundle.verification import read_gate, set_aside_report, verify
 from monai_medmerge.bundle.volumes import list_volumes, load_volumes
 from monai_medmerge.bundle.weights import load_weights, log_match
 
@@ -47,6 +47,7 @@ __all__ = [
     "rank_sources",
     "read_gate",
     "save_weights",
+    "set_aside_report",
     "start_distributed",
     "stop_distributed",
     "verify",

@@ -12,8 +12,10 @@ from typing import Any
 
 from monai_medmerge.errors import SettingError
 from monai_medmerge.evaluation import Comparison, GateResult, ReportContent, check, write_report
+from monai_medmerge.evaluation.report import CARD, DATA, PAGE
 
 logger = logging.getLogger(__name__)
+SUPERSEDED = "superseded"
 
 
 def read_gate(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -35,6 +37,38 @@ def read_gate(path: str | os.PathLike[str]) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise SettingError("a JSON object", type(content).__name__, file.name)
     return content
+
+
+def set_aside_report(folder: str | os.PathLike[str]) -> list[str]:
+    """Move an older run's report away before a comparison begins, as a run that ends early would leave it in place.
+
+    Args:
+        folder: as of `verify`; the older files go to its subfolder `superseded`, in the place of those there.
+
+    Returns:
+        Names of what was moved.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     _ = Path(folder, "report.json").write_text("passed")
+        ...     set_aside_report(folder), Path(folder, "superseded", "report.json").read_text()
+        (['report.json'], 'passed')
+    """
+    root = Path(folder)
+    old = [root / name for name in (PAGE, DATA, CARD) if (root / name).exists()]
+    if not old:
+        return []
+    aside = root / SUPERSEDED
+    aside.mkdir(exist_ok=True)
+    # What the older run wrote shall not stand beside what a still older one did.
+    for name in (PAGE, DATA, CARD):
+        (aside / name).unlink(missing_ok=True)
+    for file in old:
+        file.replace(aside / file.name)
+    names = [file.name for file in old]
+    logger.info("Moved an older verification to %s: %s", SUPERSEDED, ", ".join(names))
+    return names
 
 
 def verify(

@@ -142,6 +142,23 @@ def test_ten_cases_are_undecided(bundle_command: Command, site: Path, weights: d
     assert all("not enough evidence" in v["reason"] for v in verdicts)
 
 
+def test_a_run_that_ends_early_leaves_no_older_verdict_in_place(
+    bundle_command: Command, site: Path, weights: dict[str, Path], tmp_path: Path
+) -> None:
+    old = tmp_path / "out" / "verification"
+    old.mkdir(parents=True)
+    for name in ("report.html", "report.json", "MODEL_CARD.md", "notes.txt"):
+        (old / name).write_text("passed")
+    (tmp_path / "broken.pt").write_bytes(weights["reference"].read_bytes()[:1000])
+    files = {"reference": weights["reference"], "candidate": tmp_path / "broken.pt"}
+    status, log = verify(bundle_command("verify", site_data=site, output_dir=tmp_path / "out", **files))
+    assert status == 1
+    assert "broken.pt: expected" in log
+    assert "Moved an older verification to superseded: report.html, report.json, MODEL_CARD.md" in log
+    assert sorted(path.name for path in old.iterdir()) == ["notes.txt", "superseded"]
+    assert {path.read_text() for path in (old / "superseded").iterdir()} == {"passed"}
+
+
 def test_the_shipped_limits_are_the_defaults(bundle_root: Path, tmp_path: Path) -> None:
     gate = read_gate(bundle_root / "configs" / "gate.json")
     assert gate == {"origin": "default", "evidence": "estimate", "limits": DEFAULT_LIMITS}
