@@ -26,6 +26,8 @@ from monai_medmerge.sources import load_sources, match
 
 logger = logging.getLogger(__name__)
 OVERLAY_FILE = Path(__file__).parent / "medmerge.json"
+WEIGHTS = ("initialization.pt", "model.pt")
+RECORD = "merge.json"
 
 
 class Overlay:
@@ -120,7 +122,7 @@ class Overlay:
             if self.start is None:
                 self._begin(trainer, network, resolver.resolved_content)
             result = run(*arguments, **keywords)
-            self._save("model.pt", network)
+            self._save(WEIGHTS[1], network)
             return result
 
         trainer.run = run_from_merged
@@ -131,6 +133,7 @@ class Overlay:
         for name in ("data_loader", "state"):
             if not hasattr(trainer, name):
                 raise SettingError(f"a trainer with `{name}`, such as SupervisedTrainer", type(trainer).__name__, where)
+        self._check_folder()
         logger.info("Sources and %s:\n%s", where, match(network, self.sources).table(problems_only=True))
         aside = [] if self.keep_loaders else set_aside_loaders(trainer, network, objects)
         for loader in aside:
@@ -138,12 +141,12 @@ class Overlay:
                 "Set aside for this run, as it would load over the merged weights: CheckpointLoader %s", loader
             )
         start = merged_start(trainer, network, self.sources, self.options)
-        moved = {} if self.overwrite else redirect_savers(objects, self._folder)
+        moved = redirect_savers(objects, self._folder, self.overwrite)
         for saver, folder in moved.items():
-            logger.warning("Checkpoints are there already: saver %s writes to %s", saver, folder)
+            logger.warning("Other checkpoints are or will be in its folder: saver %s writes to %s", saver, folder)
         network.load_state_dict(start.network.state_dict())
         self.start = start
-        self._save("initialization.pt", network)
+        self._save(WEIGHTS[0], network)
         self._record(start, aside, moved)
         self._watch(trainer, network)
 
@@ -174,13 +177,22 @@ class Overlay:
     def _save(self, name: str, network: nn.Module) -> None:
         if idist.get_rank() == 0:
             save_weights(self._folder / name, network)
-            logger.info("Wrote %s", self._folder / name)
+            logger.info("Wrote %s/%s", self._folder.resolve().name, name)
+
+    def _check_folder(self) -> None:
+        """The overlay replaces what an overlay wrote, which has a record beside it, and no other weights."""
+        if self.overwrite or (self._folder / RECORD).is_file():
+            return
+        found = [name for name in WEIGHTS if (self._folder / name).exists()]
+        if found:
+            expected = "a folder without other weights: another --medmerge::output_dir, or --medmerge::overwrite true"
+            raise SettingError(expected, " and ".join(found), self._folder.resolve().name)
 
     def _record(self, start: MergedStart, aside: list[str], moved: dict[str, str]) -> None:
         if idist.get_rank() > 0:
             return
         record = {**start.as_dict(), "loaders_set_aside": aside, "savers_redirected": moved}
-        write_json(self._folder / "merge.json", record)
+        write_json(self._folder / RECORD, record)
         with whole_file(self._folder / "coefficients.safetensors") as part:
             save_file({name: table.contiguous().cpu() for name, table in start.coefficients.items()}, str(part))
 

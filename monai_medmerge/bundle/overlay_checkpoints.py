@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,29 +40,57 @@ def set_aside_loaders(trainer: Any, network: nn.Module, objects: Mapping[str, An
     return found
 
 
-def redirect_savers(objects: Mapping[str, Any], folder: Path) -> dict[str, str]:
-    """Send what would be saved into a folder that holds checkpoints already to another folder.
+def redirect_savers(objects: Mapping[str, Any], folder: Path, overwrite: bool = False) -> dict[str, str]:
+    """Send what would be saved over older checkpoints, or among the overlay's own, to folders of their own.
 
     Args:
         objects: what a configuration has made, by id.
-        folder: where such savers write instead, each into a folder of the name of its own.
+        folder: of the overlay's own files. Below it, such savers write instead: to a folder of the name of their own,
+            with as much of the path as tells several apart; to `savers` if theirs is this one.
+        overwrite: let savers write over older checkpoints.
 
     Returns:
-        Id of each saver to the folder it writes to now.
+        Id of each saver to the folder it writes to now, from the name of `folder` on.
     """
+    moving = [
+        (name, saver, disk)
+        for name, saver in _instances(objects, CheckpointSaver | Checkpoint)
+        for disk in _disks(saver)
+        if _is(disk.dirname, folder) or (not overwrite and _holds_checkpoints(disk.dirname))
+    ]
+    places = _told_apart([disk.dirname for _, _, disk in moving], folder)
     found = {}
-    for name, saver in _instances(objects, CheckpointSaver | Checkpoint):
-        checkpoints = [saver, *vars(saver).values()]
-        for disk in {c.save_handler for c in checkpoints if isinstance(c, Checkpoint)}:
-            if not isinstance(disk, DiskSaver) or not _holds_checkpoints(disk.dirname):
-                continue
-            disk.dirname = folder / disk.dirname.absolute().name
-            if idist.get_rank() == 0:
-                disk.dirname.mkdir(parents=True, exist_ok=True)
-            if isinstance(saver, CheckpointSaver):
-                saver.save_dir = str(disk.dirname)
-            found[name] = str(disk.dirname)
+    for name, saver, disk in moving:
+        place = places[disk.dirname]
+        disk.dirname = folder / place
+        if idist.get_rank() == 0:
+            disk.dirname.mkdir(parents=True, exist_ok=True)
+        if isinstance(saver, CheckpointSaver):
+            saver.save_dir = str(disk.dirname)
+        found[name] = str(Path(folder.absolute().name, place))
     return found
+
+
+def _disks(saver: Any) -> list[DiskSaver]:
+    """Each once; MONAI's saver has up to three."""
+    checkpoints = [found for found in (saver, *vars(saver).values()) if isinstance(found, Checkpoint)]
+    handlers = dict.fromkeys(checkpoint.save_handler for checkpoint in checkpoints)
+    return [disk for disk in handlers if isinstance(disk, DiskSaver)]
+
+
+def _told_apart(folders: Iterable[Path], own: Path) -> dict[Path, Path]:
+    """The shortest ends of paths that differ; `savers` for the overlay's own folder."""
+    parts = {path: (path / "savers" if _is(path, own) else path).absolute().parts[1:] for path in folders}
+    places = {path: Path(*found[-1:]) for path, found in parts.items()}
+    for length in range(2, max(map(len, parts.values()), default=0) + 1):
+        if len(set(places.values())) == len(places):
+            break
+        places = {path: Path(*found[-length:]) for path, found in parts.items()}
+    return places
+
+
+def _is(one: Path, other: Path) -> bool:
+    return one.resolve() == other.resolve()
 
 
 def _holds_checkpoints(folder: Path) -> bool:

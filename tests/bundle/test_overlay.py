@@ -144,6 +144,54 @@ def test_savers_do_not_overwrite_unless_told(bundle: Bundle, caplog: pytest.LogC
     assert model.read_bytes() != before
 
 
+def saver(folder: str, content: str, file: str) -> dict[str, Any]:
+    return {
+        "_target_": "CheckpointSaver", "save_dir": f"$@bundle_root + '/{folder}'", "save_final": True,
+        "save_dict": {"model": content}, "final_filename": file,
+    }  # fmt: skip
+
+
+def test_savers_of_several_folders_stay_apart(bundle: Bundle, caplog: pytest.LogCaptureFixture) -> None:
+    """Folders of one name, with files of one name; what each saver writes can be told by what it holds."""
+    old = {}
+    for folder in ("first/models", "second/models"):
+        (bundle.root / folder).mkdir(parents=True)
+        old[folder] = Path(bundle.source(f"{folder}/final.pt", seed=3)).read_bytes()
+    savers = [saver("first/models", "@network", "final.pt"), saver("second/models", "@optimizer", "final.pt")]
+    config = overriding(bundle.root, **{"+train#handlers": savers})
+    with caplog.at_level(logging.INFO):
+        bundle.run(config, OVERLAY_FILE, sources=bundle.sources[0])
+    assert {folder: (bundle.root / folder / "final.pt").read_bytes() for folder in old} == old
+    written = bundle.root / "medmerge"
+    assert same(load(written / "first" / "models" / "final.pt"), load(written / "model.pt"))
+    assert "param_groups" in load(written / "second" / "models" / "final.pt")
+    record = json.loads((written / "merge.json").read_text())["savers_redirected"]
+    assert sorted(record.values()) == ["medmerge/first/models", "medmerge/second/models"]
+    assert "writes to medmerge/first/models" in caplog.text
+    own = [record.getMessage() for record in caplog.records if record.name.startswith("monai_medmerge")]
+    assert not any(str(bundle.root) in message for message in own)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_savers_that_write_where_the_overlay_does_stay_apart(bundle: Bundle, overwrite: bool) -> None:
+    """The overlay's own `model.pt` is of the end, the user's may be the best one."""
+    config = overriding(bundle.root, **{"+train#handlers": [saver("medmerge", "@optimizer", "model.pt")]})
+    bundle.run(config, OVERLAY_FILE, sources=bundle.sources[0], **{"medmerge::overwrite": overwrite})
+    assert "param_groups" in load(bundle.root / "medmerge" / "savers" / "model.pt")
+    assert "param_groups" not in load(bundle.root / "medmerge" / "model.pt")
+
+
+def test_weights_of_the_users_own_are_not_overwritten_by_the_overlays(bundle: Bundle) -> None:
+    (bundle.root / "models").mkdir()
+    model = Path(bundle.source("models/model.pt", seed=3))
+    before = model.read_bytes()
+    options = {"sources": bundle.sources[0], "medmerge::output_dir": str(bundle.root / "models")}
+    with pytest.raises(SettingError, match=r"models: expected .*--medmerge::output_dir.*found model.pt"):
+        bundle.run(OVERLAY_FILE, **options)
+    assert [path.name for path in model.parent.iterdir()] == ["model.pt"]
+    assert model.read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("changes", "overrides", "words"),
     [
