@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from monai_medmerge.errors import SettingError
-from monai_medmerge.methods.recipe import GIVEN, Recipe
+from monai_medmerge.methods.recipe import BASES, GIVEN, Recipe
 from monai_medmerge.methods.registry import Method, get_method
 from monai_medmerge.methods.tensors import TensorHeader
 from monai_medmerge.networks.copying import copy_network
@@ -67,7 +67,7 @@ def merge_with(
         if base is not None:
             raise SettingError("no base", "one", f"method {name}")
         return _merge_whole(known, network, sources, shared, options)
-    kind = GIVEN if isinstance(base, Source) else base
+    kind = _kind(base, f"method {name}, base")
     report = check_compatible(network, sources)
     recipe = Recipe(known, report.sources, kind, anchor, statistics, exclude, options)
     resolved = [resolve(network, source) for source in sources]
@@ -111,6 +111,18 @@ def _merge_whole(
     if type(merged) is not type(network):
         raise SettingError(f"a {type(network).__name__}", type(merged).__name__, f"method {known.name}")
     return merged
+
+
+def _kind(base: object, where: str) -> str | None:
+    """What a recipe calls this base."""
+    if base is None:
+        return None
+    if isinstance(base, Source):
+        return GIVEN
+    if isinstance(base, str) and base in BASES:
+        return base
+    found = repr(base) if isinstance(base, str) else f"a {type(base).__name__}"
+    raise SettingError(f"{', '.join(BASES)} or a Source", found, where)
 
 
 def _matched(network: nn.Module, base: Source) -> dict[str, Tensor]:

@@ -54,8 +54,6 @@ class Recipe:
         needs_base = self.known.uses("base")
         if self.base is not None and not needs_base:
             raise SettingError("no base", "one", where)
-        if self.base not in (None, GIVEN, *BASES):
-            raise SettingError(f"{', '.join(BASES)} or a source", repr(self.base), f"{where}, base")
         if self.statistics not in STATISTICS:
             raise SettingError(f"one of {', '.join(STATISTICS)}", repr(self.statistics), "statistics")
         if not 0 <= self.anchor < len(self.sources):

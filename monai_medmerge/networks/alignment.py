@@ -62,9 +62,9 @@ def align(
         >>> aligned[1].provenance["alignment"]["groups"]
         1
     """
+    check_compatible(network, sources)
     if not 0 <= anchor < len(sources):
         raise SettingError(f"an index from 0 to {len(sources) - 1}", repr(anchor), "anchor")
-    check_compatible(network, sources)
     groups = channel_groups(network, example_input)
     resolved = [resolve(network, source) for source in sources]
     others = [n for n in range(len(sources)) if n != anchor]

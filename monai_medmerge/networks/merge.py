@@ -81,9 +81,9 @@ def merge(
         >>> torch.equal(fold(merged).weight, merged.weight)
         True
     """
-    _check_options(granularity, constraint, anchor, len(sources))
     _check_plain(network)
     report = check_compatible(network, sources)
+    _check_options(granularity, constraint, anchor, len(sources))
     check_start(start, constraint, len(sources), {row.tensor for row in report.rows})
     resolved = [resolve(network, source) for source in sources]
     record = MergeRecord(tuple(s.name for s in sources), tuple(s.sha256 for s in sources), granularity, constraint)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvTransposeNd
 
-from monai_medmerge.errors import IncompatibleSourcesError
+from monai_medmerge.errors import IncompatibleSourcesError, SettingError
 from monai_medmerge.sources.checkpoint import Source
 from monai_medmerge.sources.keymaps import KEY_MAPS, choose_key_map, rename
 
@@ -145,6 +145,9 @@ def match(network: nn.Module, sources: Sequence[Source]) -> MatchReport:
     Returns:
         A report; a mismatch is never an exception here.
 
+    Raises:
+        SettingError: what is given are no sources, but paths or networks, say.
+
     Example:
         >>> from torch import nn
         >>> report = match(nn.Linear(2, 3), [Source.from_network(nn.Linear(2, 3), "a")])
@@ -156,6 +159,7 @@ def match(network: nn.Module, sources: Sequence[Source]) -> MatchReport:
         <BLANKLINE>
         a: 100.0 % of Linear; fits
     """
+    _require_sources(sources)
     resolved = [resolve(network, source) for source in sources]
     wanted = network.state_dict()
     rows = tuple(
@@ -197,9 +201,15 @@ def resolve(network: nn.Module, source: Source) -> Source:
 def check_compatible(network: nn.Module, sources: Sequence[Source]) -> MatchReport:
     """`match`, with an error instead of a verdict.
 
+    Args:
+        network: the network to be merged into.
+        sources: one or more.
+
     Raises:
         IncompatibleSourcesError: there is no source, names recur, or a source does not fit; the match table is shown.
+        SettingError: what is given are no sources, but paths or networks, say.
     """
+    _require_sources(sources)
     names = [source.name for source in sources]
     if not names or len(set(names)) < len(names):
         raise IncompatibleSourcesError(
@@ -213,6 +223,14 @@ def check_compatible(network: nn.Module, sources: Sequence[Source]) -> MatchRepo
             f"a source that fits {report.network}", f"{report.reasons[bad]}\n{table}", f"source {names[bad]!r}"
         )
     return report
+
+
+def _require_sources(sources: object) -> None:
+    """A path, a network or one source alone are easily given in place of a list of sources."""
+    wrong = [s for s in sources if not isinstance(s, Source)] if isinstance(sources, Collection) else [sources]
+    if wrong:
+        expected = "a list of Source, such as Source.from_file and load_sources give"
+        raise SettingError(expected, f"a {type(wrong[0]).__name__}", "sources")
 
 
 def _fit(wanted: Tensor, found: Tensor | None) -> Fit:

@@ -238,6 +238,21 @@ def test_sources_and_base_have_to_fit() -> None:
         merge_with("ties", nn.Linear(2, 2), [fits], base=other)
 
 
+@pytest.mark.parametrize(
+    ("base", "found"),
+    [
+        (nn.Linear(2, 2), "a Linear"),
+        ({"weight": torch.ones(2, 2)}, "a dict"),
+        ("first", "'first'"),
+        ("given", "'given'"),
+    ],
+)
+def test_a_base_that_is_no_source_is_named_by_its_kind(base: object, found: str) -> None:
+    source = Source.from_network(nn.Linear(2, 2), "a")
+    with pytest.raises(SettingError, match=rf"base: expected anchor, mean or a Source, found {found}$"):
+        merge_with("ties", nn.Linear(2, 2), [source], base=base)
+
+
 def test_statistics_of_some_sources_only_are_refused_and_of_none_mean_an_average() -> None:
     sources = [Source.from_network(nn.Linear(2, 2), f"s{n}") for n in range(2)]
     ones = {"weight": torch.ones(2, 2), "bias": torch.ones(2)}

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from monai_medmerge import Source, match
+from monai_medmerge import SettingError, Source, match
+from monai_medmerge.methods import merge_with
 
 
 def resnet(block: str = "basic", widths: tuple[int, ...] = (8, 16, 32, 64), classes: int = 3) -> nn.Module:
@@ -108,3 +109,21 @@ def test_sources_of_one_name_do_not_fit() -> None:
     sources = [Source.from_network(nn.Linear(2, 2), name) for name in ("model", "model", "other")]
     report = match(nn.Linear(2, 2), sources)
     assert [bool(reason) for reason in report.reasons] == [True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        (["chest.pt"], "a str"),
+        ("chest.pt", "a str"),
+        ([nn.Linear(2, 2)], "a Linear"),
+        (Source.from_network(nn.Linear(2, 2), "chest"), "a Source"),
+        (None, "a NoneType"),
+    ],
+)
+def test_what_is_no_list_of_sources_is_refused_with_what_makes_one(given: object, found: str) -> None:
+    expected = f"sources: expected a list of Source, .*Source.from_file.*found {found}$"
+    with pytest.raises(SettingError, match=expected):
+        match(nn.Linear(2, 2), given)
+    with pytest.raises(SettingError, match=expected):
+        merge_with("uniform_average", nn.Linear(2, 2), given)
