@@ -64,7 +64,8 @@ def export_bundle(
     """
     root = Path(folder)
     if root.exists():
-        raise SettingError("a folder that is not there yet", "one", root.name)
+        found = "a folder" if root.is_dir() else "a file"
+        raise SettingError("a folder that is not there yet", found, root.absolute().name)
     terms = NO_LICENCE if licence is None else _text(Path(licence))
     sources = _sources(Path(weights))
     if onnx:

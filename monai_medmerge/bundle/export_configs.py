@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -34,7 +35,8 @@ class BundleCard:
         intended_use: what for, and what not.
 
     Raises:
-        SettingError: the task is unknown, or the shape has no two or three positive sizes.
+        SettingError: the task is unknown, the shape has no two or three positive sizes, two classes have one name, or
+            the version is not made of three numbers.
     """
 
     task: str
@@ -53,6 +55,10 @@ class BundleCard:
             raise SettingError(f"one of {', '.join(TASKS)}", repr(self.task), "task")
         if len(self.spatial_shape) not in (2, 3) or any(size < 1 for size in self.spatial_shape):
             raise SettingError("two or three positive sizes", f"{tuple(self.spatial_shape)}", "spatial_shape")
+        if len(set(self.classes)) < len(self.classes):
+            raise SettingError("a name of its own for every class", ", ".join(self.classes), "classes")
+        if not re.fullmatch(r"\d+\.\d+\.\d+", self.version):
+            raise SettingError("three numbers, such as 0.1.0", repr(self.version), "version")
 
 
 def metadata(card: BundleCard, in_channels: int, out_channels: int) -> Config:

@@ -240,6 +240,10 @@ def test_wrong_input_is_named(tmp_path: Path) -> None:
         BundleCard("detection", (32, 32))
     with pytest.raises(SettingError, match="spatial_shape"):
         BundleCard("segmentation", (32,))
+    with pytest.raises(SettingError, match="classes: expected a name of its own"):
+        BundleCard("segmentation", (32, 32), ("a", "b", "a"))
+    with pytest.raises(SettingError, match="version: expected three numbers"):
+        BundleCard("segmentation", (32, 32), version="one")
     (tmp_path / "c.json").write_text(json.dumps({"network_def": {"_target_": "torch.nn.Linear", "bias": "$int"}}))
     with pytest.raises(SettingError, match="plain"):
         network_config(str(tmp_path / "c.json"))
