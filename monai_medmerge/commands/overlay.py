@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from monai_medmerge.bundle.outputs import whole_file
 from monai_medmerge.bundle.overlay import OVERLAY_FILE
 from monai_medmerge.errors import SettingError
 
@@ -19,7 +19,9 @@ def add(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
     command = commands.add_parser(
         "overlay", help="print the path of medmerge.json, which starts any bundle's training from merged sources"
     )
-    command.add_argument("--to", type=Path, metavar="FOLDER", help="copy it there, and print the copy's path")
+    command.add_argument(
+        "--to", type=Path, metavar="FOLDER", help="copy it there, over no other, and print the copy's path"
+    )
     command.set_defaults(run=run)
 
 
@@ -29,6 +31,15 @@ def run(arguments: argparse.Namespace) -> int:
         print(OVERLAY_FILE)
         return 0
     if not arguments.to.is_dir():
-        raise SettingError("a folder", "none of that name", arguments.to.name)
-    print(shutil.copy(OVERLAY_FILE, arguments.to))
+        found = "a file" if arguments.to.exists() else "none of that name"
+        raise SettingError("a folder", found, arguments.to.name)
+    copy = arguments.to / OVERLAY_FILE.name
+    content = OVERLAY_FILE.read_bytes()
+    if copy.exists() and not (copy.is_file() and copy.read_bytes() == content):
+        raise SettingError(
+            "a folder without an overlay of your own", f"another {copy.name}", arguments.to.absolute().name
+        )
+    with whole_file(copy) as part:
+        part.write_bytes(content)
+    print(copy)
     return 0

@@ -286,7 +286,15 @@ def test_the_command_prints_and_copies_the_overlay(tmp_path: Path, capsys: pytes
     assert main(["overlay", "--to", str(tmp_path)]) == 0
     assert (tmp_path / "medmerge.json").read_bytes() == OVERLAY_FILE.read_bytes()
     assert (REPOSITORY / "bundles" / "overlay" / "medmerge.json").read_bytes() == OVERLAY_FILE.read_bytes()
+    assert main(["overlay", "--to", str(tmp_path)]) == 0
     assert main(["overlay", "--to", str(tmp_path / "absent")]) == 2
+    assert main(["overlay", "--to", str(tmp_path / "medmerge.json")]) == 2
+    assert "found a file" in capsys.readouterr().err
+    # Settings may be written into the copy.
+    (tmp_path / "medmerge.json").write_text('{"sources": ["a.pt"]}')
+    assert main(["overlay", "--to", str(tmp_path)]) == 2
+    assert "found another medmerge.json" in capsys.readouterr().err
+    assert (tmp_path / "medmerge.json").read_text() == '{"sources": ["a.pt"]}'
 
 
 @pytest.mark.slow
