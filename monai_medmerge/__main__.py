@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from monai_medmerge.commands import COMMANDS
 from monai_medmerge.errors import MedMergeError
@@ -35,6 +36,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status: int = parsed.run(parsed)
     except MedMergeError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    # What a system refuses at the last moment: a folder that cannot be written to, a full disk.
+    except OSError as error:
+        name = Path(str(error.filename)).name if error.filename else parsed.command
+        print(f"error: {name}: {error.strerror or type(error).__name__}", file=sys.stderr)
         return 2
     return status
 

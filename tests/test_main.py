@@ -67,6 +67,31 @@ def test_wrong_use_is_one_line_and_two(network: str, files: dict[str, str], caps
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
 
 
+@pytest.mark.parametrize("image", ["1,x", "1", "1,0", "1,-2", ""])
+def test_an_image_without_sizes_is_wrong_use(
+    image: str, files: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["plan", "--network", DENSENET, "--source", files["grey"], "--align", "weights", "--image", image])
+    assert caught.value.code == 2
+    assert "such as 1,64,64" in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_made_is_one_line_and_two(
+    files: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network = {"_target_": "torch.nn.Conv2d", "in_channels": 1, "out_channels": 2, "kernel_size": 1}
+    (tmp_path / "net.json").write_text(json.dumps({"network_def": network}))
+    torch.save(torch.nn.Conv2d(1, 2, 1).state_dict(), tmp_path / "model.pt")
+    command = ["export", "--network", str(tmp_path / "net.json"), "--weights", str(tmp_path / "model.pt")]
+    command += ["--task", "segmentation", "--spatial-shape", "8", "8", "--no-onnx", "--no-torchscript"]
+    assert main([*command, "--output", str(tmp_path / "model.pt" / "bundle")]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: bundle")
+    assert str(tmp_path) not in error
+    assert len(error.strip().splitlines()) == 1
+
+
 def test_as_a_process(files: dict[str, str], tmp_path: Path) -> None:
     command = [sys.executable, "-W", "ignore", "-m", "monai_medmerge", "plan"]
     wrong = [*command, "--network", DENSENET, "--source", str(tmp_path / "absent.pt")]

@@ -43,10 +43,10 @@ def add(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def _image_shape(text: str) -> tuple[int, ...]:
-    shape = tuple(int(length) for length in text.split(","))
-    if len(shape) < 2 or min(shape) < 1:
+    lengths = [length.strip() for length in text.split(",")]
+    if len(lengths) < 2 or not all(length.isdecimal() and int(length) > 0 for length in lengths):
         raise argparse.ArgumentTypeError(f"expected channels and sizes, such as 1,64,64, found {text}")
-    return shape
+    return tuple(map(int, lengths))
 
 
 def _example(network: nn.Module, shape: tuple[int, ...]) -> Tensor:

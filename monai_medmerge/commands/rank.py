@@ -30,10 +30,16 @@ def add(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
     command.add_argument("--section", default="training", help="of the dataset.json (default: training)")
     command.add_argument("--labels", type=int, help="take only so many images, classes in proportion")
     command.add_argument("--size", type=int, nargs="+", help="of images, where no preprocessing says it: 64 64")
-    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--seed", type=_seed, default=0)
     command.add_argument("--adapt", action="store_true", help="fit other input channels, dimensions and precision")
     command.add_argument("--json", action="store_true", help="print JSON instead of a table")
     command.set_defaults(run=run)
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0, found {text}")
+    return int(text)
 
 
 def run(arguments: argparse.Namespace) -> int:

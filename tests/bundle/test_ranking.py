@@ -96,6 +96,12 @@ def test_wrong_configurations_are_one_line_and_two(
     assert "dataset.json" in capsys.readouterr().err
 
 
+def test_a_seed_is_a_whole_number_from_0(phantoms: Path, small: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["rank", "--network", SMALL.format(3), "--data", str(phantoms), "--source", str(small), "--seed", "-1"])
+    assert "a whole number from 0, found -1" in capsys.readouterr().err
+
+
 def test_an_image_that_cannot_be_read_is_told_by_its_number(
     phantoms: Path, small: Path, bundle_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
