@@ -75,11 +75,11 @@ def workflow(config: str, **options: object) -> None:
 
 
 def merge(
-    dataset: Path, output: Path, sources: tuple[Path, ...], epochs: dict[str, int]
+    dataset: Path, output: Path, sources: tuple[Path, ...], epochs: dict[str, int], **options: object
 ) -> dict[str, dict[str, float]]:
     """One run of merge.json; what its stages reached, with the seconds of each."""
     files = [str(path) for path in sources]
-    workflow("merge", dataset_dir=str(dataset), output_dir=str(output), source_files=files, **epochs)
+    workflow("merge", dataset_dir=str(dataset), output_dir=str(output), source_files=files, **epochs, **options)
     stages: dict[str, dict[str, float]] = json.loads((output / "metrics.json").read_text())["stages"]
     seconds = json.loads((output / "timings.json").read_text())
     return {name: {**stage, "seconds": seconds[name]} for name, stage in stages.items()}
@@ -93,7 +93,8 @@ def compare(dataset: Path, output: Path) -> dict[str, dict[str, float]]:
     rows["from scratch"] = merge(dataset, rivals / "scratch", (scratch,), SCRATCH)["fine_tuned"]
     for name, file in zip(SOURCES, files, strict=True):
         rows[f"LP-FT from {name}"] = merge(dataset, rivals / name, (file,), FINETUNED)["fine_tuned"]
-    rows["uniform average, fine-tuned"] = merge(dataset, rivals / "uniform", files, FINETUNED)["fine_tuned"]
+    uniform = merge(dataset, rivals / "uniform", files, FINETUNED, start="uniform")
+    rows["uniform average, fine-tuned"] = uniform["fine_tuned"]
     merged = merge(dataset, output, files, EPOCHS)
     rows["merged, not fine-tuned"] = merged["merged"]
     rows["merged, fine-tuned"] = merged["fine_tuned"]
