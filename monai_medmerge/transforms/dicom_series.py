@@ -16,7 +16,7 @@ from monai_medmerge.transforms.foreign import quiet
 _NO_IMAGES = ("SEG", "SR", "PR", "KO", "RTSTRUCT", "RTPLAN", "RTRECORD", "REG", "DOC", "ECG")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Series:
     """The headers of the files that share a SeriesInstanceUID.
 
@@ -48,6 +48,10 @@ class Series:
         size = f"{first.integer('Columns', 0)}x{first.integer('Rows', 0)}"
         files = f"{len(self.headers)} file{'s' if len(self.headers) > 1 else ''}"
         return f"{self.digest} ({self.modality or 'no modality'}, {files}, {size})"
+
+    def __repr__(self) -> str:
+        # A list of series is printed to choose from: not every header, nor UIDs.
+        return f"<Series {self}>"
 
 
 def hash_uid(uid: str, salt: str = "") -> str:

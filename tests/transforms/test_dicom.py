@@ -120,6 +120,13 @@ def test_a_folder_of_several_series_is_refused_with_their_list():
         read(folder)
 
 
+def test_a_printed_list_of_series_is_short_and_names_no_uid():
+    found = list_series(next(path for path in FOLDERS if path.name == "MR1"))
+    printed = str(found)
+    assert all(series.digest in printed and series.uid not in printed for series in found)
+    assert len(printed) < 100 * len(found)
+
+
 def test_objects_without_pixels_and_folders_without_images_are_refused():
     tiny = next(path for path in FOLDERS if path.name == "TINY_ALPHA")
     with pytest.raises(DicomSeriesError, match="DICOM files"):
