@@ -94,6 +94,9 @@ def _check_moments(moments: Mapping[str, _Moments]) -> None:
 def image_of(batch: Any) -> Tensor:
     """The image tensor of a batch: itself, its `image` entry, or its first element.
 
+    Args:
+        batch: a tensor, a dictionary or a sequence, as data loaders give them.
+
     Raises:
         DatasetError: there is none.
     """
