@@ -83,11 +83,13 @@ def test_random_weights_come_last_and_copies_are_redundant(
 def test_a_copy_with_its_channels_in_another_order_is_redundant(
     useful: list[Source], batches: list[dict[str, Any]]
 ) -> None:
-    order = torch.randperm(16)
+    order = torch.randperm(16, generator=torch.Generator().manual_seed(0))
     moved = {n: t[order] if n.startswith(("3.", "4.")) and t.ndim else t for n, t in useful[0].tensors.items()}
     moved["8.weight"] = moved["8.weight"][:, order]
     ranking = rank(build(), [useful[0], Source("permuted", moved)], batches)
-    assert ranking.scores[1].redundant_with == "stripes 1"
+    # Both score the same but for rounding, so that either may be first.
+    first, second = ranking.scores
+    assert (first.redundant_with, second.redundant_with) == ("", first.name)
 
 
 def test_data_is_read_once_and_nothing_is_touched(useful: list[Source], batches: list[dict[str, Any]]) -> None:
