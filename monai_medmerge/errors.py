@@ -7,6 +7,8 @@ pixel data and never a value that could identify a patient.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 
 class MedMergeError(ValueError):
     """Base of the package's errors: a sentence made of what was expected, what was found and where.
@@ -58,3 +60,21 @@ class DicomSeriesError(MedMergeError):
 
 class NiftiError(MedMergeError):
     """A NIfTI file contradicts itself, is damaged or needs a choice that was not made."""
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, what it was raised from, and so on to the root.
+
+    Args:
+        error: as it was caught; MONAI wraps what an expression or a transform raises.
+
+    Example:
+        >>> try:
+        ...     raise RuntimeError("in a transform") from SettingError("one", "two", "size")
+        ... except RuntimeError as error:
+        ...     [type(cause).__name__ for cause in causes(error)]
+        ['RuntimeError', 'SettingError']
+    """
+    while error is not None:
+        yield error
+        error = error.__cause__

@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 from monai.bundle import ConfigParser
 
-from monai_medmerge.errors import MedMergeError, SettingError
+from monai_medmerge.errors import MedMergeError, SettingError, causes
 
 SUFFIXES = (".json", ".yaml", ".yml")
 
@@ -60,7 +60,7 @@ def explained(expected: str, where: str) -> Iterator[None]:
         yield
     # Expressions and constructors are any code, and raise anything.
     except Exception as error:
-        own = next((cause for cause in _causes(error) if isinstance(cause, MedMergeError)), None)
+        own = next((cause for cause in causes(error) if isinstance(cause, MedMergeError)), None)
         if own is not None:
             raise own from own.__cause__
         raise SettingError(expected, reason(error), where) from error
@@ -72,7 +72,7 @@ def reason(error: BaseException) -> str:
     Args:
         error: as it was caught; MONAI wraps what an expression raises.
     """
-    *_, first = _causes(error)
+    *_, first = causes(error)
     text = first.strerror if isinstance(first, OSError) and first.strerror else str(first).strip()
     line = next(iter(text.splitlines()), "")
     return f"{type(first).__name__}: {line}" if line else type(first).__name__
@@ -84,12 +84,6 @@ def nameless_reason(error: BaseException) -> str:
     Args:
         error: as it was caught; MONAI wraps what a transform raises.
     """
-    *_, first = _causes(error)
+    *_, first = causes(error)
     kind = type(first).__name__
     return f"{kind}: expected {first.expected}, found {first.found}" if isinstance(first, MedMergeError) else kind
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__

@@ -16,9 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +25,7 @@ import numpy as np
 from monai.apps.utils import download_url
 from PIL import Image
 
+from monai_medmerge.bundle.outputs import whole_folder
 from monai_medmerge.errors import DatasetError
 
 DATALIST = "dataset.json"
@@ -103,33 +102,6 @@ def described(value: Any) -> str:
     if isinstance(value, dict):
         return f"an object with {sorted(value)}"
     return "an empty list" if value == [] else f"a value of type {type(value).__name__}"
-
-
-@contextmanager
-def whole_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary folder that takes the given name only once the block has ended without an error.
-
-    A process killed half-way leaves `NAME.part`, which the next one starts again from nothing.
-
-    Args:
-        folder: where the content shall be; it must be absent or empty.
-
-    Raises:
-        DatasetError: the folder exists and holds something.
-    """
-    final = Path(folder).absolute()
-    if final.exists() and not (final.is_dir() and not any(final.iterdir())):
-        raise DatasetError("a folder that is absent or empty", "one with content", final.name)
-    partial = final.with_name(final.name + ".part")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-        if final.exists():
-            final.rmdir()
-        partial.replace(final)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def write_datalist(

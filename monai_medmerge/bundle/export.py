@@ -13,10 +13,9 @@ from monai.bundle import ConfigParser
 from torch import Tensor, nn
 
 from monai_medmerge.bundle.configuration import explained, read_configuration, reason
-from monai_medmerge.bundle.datasets import whole_folder
 from monai_medmerge.bundle.export_configs import BundleCard, Config, inference, metadata, readme
 from monai_medmerge.bundle.export_formats import check_onnx_installed, write_onnx, write_torchscript
-from monai_medmerge.bundle.outputs import save_weights, whole_file, write_json
+from monai_medmerge.bundle.outputs import save_weights, whole_file, whole_folder, write_json
 from monai_medmerge.bundle.weights import load_weights
 from monai_medmerge.errors import SettingError
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any
 
 import torch
 from torch import nn
+
+from monai_medmerge.errors import DatasetError
 
 
 @contextmanager
@@ -37,6 +40,33 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         part.replace(final)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary folder that takes the given name only once the block has ended without an error.
+
+    A process killed half-way leaves `NAME.part`, which the next one starts again from nothing.
+
+    Args:
+        folder: where the content shall be; it must be absent or empty.
+
+    Raises:
+        DatasetError: the folder exists and holds something.
+    """
+    final = Path(folder).absolute()
+    if final.exists() and not (final.is_dir() and not any(final.iterdir())):
+        raise DatasetError("a folder that is absent or empty", "one with content", final.name)
+    partial = final.with_name(final.name + ".part")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        if final.exists():
+            final.rmdir()
+        partial.replace(final)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def write_json(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None:

@@ -26,7 +26,8 @@ from monai_medmerge.sources import load_sources, match
 
 logger = logging.getLogger(__name__)
 OVERLAY_FILE = Path(__file__).parent / "medmerge.json"
-WEIGHTS = ("initialization.pt", "model.pt")
+INITIALIZATION = "initialization.pt"
+FINAL = "model.pt"
 RECORD = "merge.json"
 
 
@@ -122,7 +123,7 @@ class Overlay:
             if self.start is None:
                 self._begin(trainer, network, resolver.resolved_content)
             result = run(*arguments, **keywords)
-            self._save(WEIGHTS[1], network)
+            self._save(FINAL, network)
             return result
 
         trainer.run = run_from_merged
@@ -146,7 +147,7 @@ class Overlay:
             logger.warning("Other checkpoints are or will be in its folder: saver %s writes to %s", saver, folder)
         network.load_state_dict(start.network.state_dict())
         self.start = start
-        self._save(WEIGHTS[0], network)
+        self._save(INITIALIZATION, network)
         self._record(start, aside, moved)
         self._watch(trainer, network)
 
@@ -183,7 +184,7 @@ class Overlay:
         """The overlay replaces what an overlay wrote, which has a record beside it, and no other weights."""
         if self.overwrite or (self._folder / RECORD).is_file():
             return
-        found = [name for name in WEIGHTS if (self._folder / name).exists()]
+        found = [name for name in (INITIALIZATION, FINAL) if (self._folder / name).exists()]
         if found:
             expected = "a folder without other weights: another --medmerge::output_dir, or --medmerge::overwrite true"
             raise SettingError(expected, " and ".join(found), self._folder.resolve().name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from monai.handlers import CheckpointLoader, CheckpointSaver
 from torch import nn
 
 from monai_medmerge.bundle.overlay_network import plain_network
+from monai_medmerge.sources.loading import distinct_ends
 
 logger = logging.getLogger(__name__)
 CHECKPOINT_SUFFIXES = {".pt", ".pth", ".ts", ".safetensors", ".onnx"}
@@ -58,7 +59,9 @@ def redirect_savers(objects: Mapping[str, Any], folder: Path, overwrite: bool = 
         for disk in _disks(saver)
         if _is(disk.dirname, folder) or (not overwrite and _holds_checkpoints(disk.dirname))
     ]
-    places = _told_apart([disk.dirname for _, _, disk in moving], folder)
+    # One folder may have several savers, and ends up as one again.
+    asides = {d.dirname: d.dirname / "savers" if _is(d.dirname, folder) else d.dirname for _, _, d in moving}
+    places = dict(zip(asides, distinct_ends([aside.absolute() for aside in asides.values()]), strict=True))
     found = {}
     for name, saver, disk in moving:
         place = places[disk.dirname]
@@ -76,17 +79,6 @@ def _disks(saver: Any) -> list[DiskSaver]:
     checkpoints = [found for found in (saver, *vars(saver).values()) if isinstance(found, Checkpoint)]
     handlers = dict.fromkeys(checkpoint.save_handler for checkpoint in checkpoints)
     return [disk for disk in handlers if isinstance(disk, DiskSaver)]
-
-
-def _told_apart(folders: Iterable[Path], own: Path) -> dict[Path, Path]:
-    """The shortest ends of paths that differ; `savers` for the overlay's own folder."""
-    parts = {path: (path / "savers" if _is(path, own) else path).absolute().parts[1:] for path in folders}
-    places = {path: Path(*found[-1:]) for path, found in parts.items()}
-    for length in range(2, max(map(len, parts.values()), default=0) + 1):
-        if len(set(places.values())) == len(places):
-            break
-        places = {path: Path(*found[-length:]) for path, found in parts.items()}
-    return places
 
 
 def _is(one: Path, other: Path) -> bool:

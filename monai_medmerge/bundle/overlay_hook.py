@@ -10,7 +10,7 @@ from typing import Any
 from monai.bundle import ConfigExpression, ConfigWorkflow, ReferenceResolver
 
 from monai_medmerge.bundle.overlay_config import calling_workflow
-from monai_medmerge.errors import MedMergeError
+from monai_medmerge.errors import MedMergeError, causes
 
 logger = logging.getLogger(__name__)
 
@@ -67,9 +67,7 @@ def _reason_last() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        reason: BaseException | None = error
-        while reason is not None and not isinstance(reason, MedMergeError):
-            reason = reason.__cause__
+        reason = next((cause for cause in causes(error) if isinstance(cause, MedMergeError)), None)
         if reason is None:
             raise
         raise reason from reason.__cause__

@@ -13,6 +13,7 @@ import torch
 from ignite.engine import Engine, Events
 
 from monai_medmerge.errors import UnsafeCheckpointError
+from monai_medmerge.sources.checkpoint import all_finite
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +66,7 @@ class TrainingRecord:
         """Write the weights."""
         network = getattr(engine.network, "module", engine.network)
         weights = {name: tensor.detach().cpu() for name, tensor in network.state_dict().items()}
-        if diverged := [name for name, tensor in weights.items() if not torch.isfinite(tensor).all()]:
+        if diverged := [name for name, tensor in weights.items() if not all_finite(tensor)]:
             found = f"NaN or infinite ones in {diverged[0]}: the training diverged"
             raise UnsafeCheckpointError("finite weights", found, self.weights.name)
         self._write(self.weights, weights)

@@ -15,7 +15,7 @@ from monai.handlers import CheckpointLoader
 from monailabel.interfaces.datastore import Datastore
 from monailabel.tasks.train.bundle import BundleTrainTask
 
-from monai_medmerge.errors import DatasetError, SettingError
+from monai_medmerge.errors import DatasetError, SettingError, causes
 from monai_medmerge.label.bundles import TRAINED, class_names, read_metadata, task_type, weights_files
 from monai_medmerge.label.labels import class_number
 
@@ -93,7 +93,9 @@ class MedMergeTrainTask(BundleTrainTask):
         try:
             super().__call__(request, datastore)
         except RuntimeError as error:
-            raise _cause(error) from error
+            # The last line of a training's output is all that many clients show.
+            *_, root = causes(error)
+            raise root from error
         return self.stats()
 
     def run_single_gpu(self, request: dict[str, Any], overrides: dict[str, Any]) -> None:
@@ -192,10 +194,3 @@ def _number(request: Mapping[str, Any], name: str, default: float) -> float:
     if not math.isfinite(number):
         raise SettingError("a finite number", repr(value), name)
     return number
-
-
-def _cause(error: BaseException) -> BaseException:
-    """What a configuration's run failed of; the last line of a training's output is all that many clients show."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return error

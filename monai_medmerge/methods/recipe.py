@@ -11,8 +11,9 @@ from torch import Generator, Tensor
 
 from monai_medmerge.errors import SettingError, UnsafeCheckpointError
 from monai_medmerge.methods.registry import Method
-from monai_medmerge.methods.tensors import TensorHeader, TensorReaders, all_finite
+from monai_medmerge.methods.tensors import TensorHeader, TensorReaders
 from monai_medmerge.methods.uniform_average import uniform_average
+from monai_medmerge.sources.checkpoint import all_finite
 from monai_medmerge.sources.patterns import selects
 
 BASES = ("anchor", "mean")

@@ -67,14 +67,3 @@ def wide(tensor: Tensor) -> Tensor:
         (torch.float32, torch.float64)
     """
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
-
-
-def all_finite(tensor: Tensor) -> bool:
-    """Whether a tensor has neither NaN nor infinite values.
-
-    Example:
-        >>> all_finite(torch.ones(2)), all_finite(torch.tensor([1.0, float("inf")]))
-        (True, False)
-    """
-    # A sum is finite only if every term is, and is far faster than isfinite; it may overflow, so it only acquits.
-    return math.isfinite(tensor.sum().item()) or bool(tensor.isfinite().all())

@@ -165,14 +165,20 @@ def _check(tensors: Mapping[str, Tensor], where: str) -> None:
             )
         if tensor.is_complex() or not (tensor.is_floating_point() or tensor.dtype in _INTEGERS):
             raise UnsafeCheckpointError("real numbers", f"{tensor.dtype}", f"{where}, {name}")
-        if tensor.is_floating_point() and not _all_finite(tensor):
+        if tensor.is_floating_point() and not all_finite(tensor):
             raise UnsafeCheckpointError("finite weights", "NaN or infinite values", f"{where}, {name}")
 
 
 _INTEGERS = {torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool}
 
 
-def _all_finite(tensor: Tensor) -> bool:
+def all_finite(tensor: Tensor) -> bool:
+    """Whether a tensor has neither NaN nor infinite values.
+
+    Example:
+        >>> all_finite(torch.ones(2)), all_finite(torch.tensor([1.0, float("inf")]))
+        (True, False)
+    """
     # Kinds of less than 16 bits know no reductions of their own.
     tensor = tensor.float() if tensor.element_size() < 2 else tensor
     # A sum is finite only if every term is, and is far faster than isfinite; it may overflow, so it only acquits.

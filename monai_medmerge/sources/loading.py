@@ -54,10 +54,23 @@ def _checked(paths: object) -> list[Path]:
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
-    """The shortest ends of paths, without suffixes, that differ; numbered where one file is given twice."""
-    parts = [(*path.parent.parts, path.name if path.is_dir() else plain_name(path)) for path in paths]
+    """Without suffixes."""
+    return distinct_ends([path if path.is_dir() else path.with_name(plain_name(path)) for path in paths])
+
+
+def distinct_ends(paths: Sequence[Path]) -> list[str]:
+    """The shortest ends of paths that differ; numbered where one path is given twice.
+
+    Args:
+        paths: absolute ones.
+
+    Example:
+        >>> distinct_ends([Path("/chest/model"), Path("/brain/model")])
+        ['chest/model', 'brain/model']
+    """
+    parts = [path.parts[1:] for path in paths]
     for length in range(1, max(map(len, parts), default=0) + 1):
-        names = ["/".join(part[-length:]) for part in parts]
-        if len(set(names)) == len(names):
-            return names
-    return [f"{plain_name(path)} {number}" for number, path in enumerate(paths, start=1)]
+        ends = ["/".join(part[-length:]) for part in parts]
+        if len(set(ends)) == len(ends):
+            return ends
+    return [f"{path.name} {number}" for number, path in enumerate(paths, start=1)]

@@ -22,9 +22,9 @@ from monai_medmerge.bundle.datasets import (
     MedMnist,
     load_datalist,
     prepare_medmnist,
-    whole_folder,
     write_images,
 )
+from monai_medmerge.bundle.outputs import whole_folder
 from monai_medmerge.errors import DatasetError
 
 NAMES = ["benign", "malignant"]
