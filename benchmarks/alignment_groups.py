@@ -31,9 +31,9 @@ import monai.networks.nets as nets
 import torch
 from torch import nn
 
-from monai_medmerge.networks.assignment import assign_by_weights
-from monai_medmerge.networks.invariance import changed_by, random_copy
-from monai_medmerge.networks.permutation import channel_groups
+from monai_medmerge.networks.alignment.assignment import assign_by_weights
+from monai_medmerge.networks.alignment.invariance import changed_by, random_copy
+from monai_medmerge.networks.alignment.permutation import channel_groups
 
 Case = tuple[Callable[[], nn.Module], tuple[int, ...]]
 

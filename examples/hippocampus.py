@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from monai_medmerge import DatasetError
-from monai_medmerge.bundle.outputs import whole_folder
+from monai_medmerge.files import whole_folder
 
 CLASS_NAMES = ("background", "anterior", "posterior")
 SOURCE, VALIDATION, TEST = 60, 20, 40

@@ -22,8 +22,8 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, UltrasoundImageStorage, generate_uid
 from scipy.ndimage import gaussian_filter
 
-from monai_medmerge.bundle.datasets import write_datalist
-from monai_medmerge.bundle.outputs import whole_folder
+from monai_medmerge.data.datasets import write_datalist
+from monai_medmerge.files import whole_folder
 
 CLASS_NAMES = ("cyst", "benign", "malignant")
 DYNAMIC_RANGE = 60.0  # dB from black to white

@@ -19,7 +19,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 from scipy.ndimage import gaussian_filter
 
-from monai_medmerge.bundle.outputs import whole_folder
+from monai_medmerge.files import whole_folder
 
 CLASS_NAMES = ("background", "front", "tail")
 SIZE = (34, 48, 34)

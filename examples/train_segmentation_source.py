@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from monai_medmerge.bundle import volume_dice
-from monai_medmerge.bundle.outputs import whole_file
+from monai_medmerge.files import whole_file
 
 CONFIG = Path(__file__).parent.parent / "bundles" / "medmerge_segmentation" / "configs" / "merge.json"
 SEEDS = {"whole_hippocampus": 1, "reconstruction": 2}

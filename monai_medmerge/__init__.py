@@ -10,7 +10,6 @@ torch.Size([2, 8])
 'Conv2d'
 """
 
-from monai_medmerge.engines.medmerge import medmerge
 from monai_medmerge.errors import (
     DatasetError,
     DicomSeriesError,
@@ -21,6 +20,7 @@ from monai_medmerge.errors import (
     SettingError,
     UnsafeCheckpointError,
 )
+from monai_medmerge.methods.kernel_coefficients import medmerge
 from monai_medmerge.networks import align, coefficients, fold, merge, recalibrate
 from monai_medmerge.sources import MatchReport, Source, match
 

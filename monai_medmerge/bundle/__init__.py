@@ -1,24 +1,24 @@
 """What the configurations of bundles call."""
 
 from monai_medmerge.bundle.alignment import align_sources
-from monai_medmerge.bundle.budget import label_budget
-from monai_medmerge.bundle.class_names import agreed_class_names, class_names
-from monai_medmerge.bundle.datasets import load_datalist, prepare_medmnist, write_images
 from monai_medmerge.bundle.distributed import check_ranks_agree, start_distributed, stop_distributed
 from monai_medmerge.bundle.history import TrainingHistory
 from monai_medmerge.bundle.inference import ReadableImages, list_images
 from monai_medmerge.bundle.merge_report import MergeReport
 from monai_medmerge.bundle.merging import merge_sources
 from monai_medmerge.bundle.outcome import Outcome
-from monai_medmerge.bundle.outputs import save_weights, whole_file, write_json
 from monai_medmerge.bundle.phases import phase_handlers
 from monai_medmerge.bundle.ranking import choose_sources, rank_sources
 from monai_medmerge.bundle.segmentation_outcome import SegmentationOutcome, volume_dice
-from monai_medmerge.bundle.site_data import load_cases
 from monai_medmerge.bundle.starts import best_start, choose_start
 from monai_medmerge.bundle.verification import read_gate, set_aside_report, verify
-from monai_medmerge.bundle.volumes import list_volumes, load_volumes
-from monai_medmerge.bundle.weights import load_weights, log_match
+from monai_medmerge.data.budget import label_budget
+from monai_medmerge.data.classes import agreed_class_names, class_names
+from monai_medmerge.data.datasets import load_datalist, prepare_medmnist, write_images
+from monai_medmerge.data.site import load_cases
+from monai_medmerge.data.volumes import list_volumes, load_volumes
+from monai_medmerge.files import save_weights, whole_file, write_json
+from monai_medmerge.sources.filling import load_weights, log_match
 
 __all__ = [
     "MergeReport",

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from monai_medmerge.errors import SettingError
 from monai_medmerge.networks import align, image_of
-from monai_medmerge.networks.permutation import ChannelGroups, channel_groups
+from monai_medmerge.networks.alignment.permutation import ChannelGroups, channel_groups
 from monai_medmerge.sources import Source, check_compatible
 
 logger = logging.getLogger(__name__)

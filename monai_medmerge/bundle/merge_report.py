@@ -12,9 +12,7 @@ from torch import Tensor, nn
 
 from monai_medmerge.bundle.history import TrainingHistory
 from monai_medmerge.bundle.outcome import Outcome
-from monai_medmerge.bundle.outputs import whole_file
 from monai_medmerge.bundle.verification import read_gate
-from monai_medmerge.bundle.weights import load_weights
 from monai_medmerge.evaluation import (
     Comparison,
     ReportContent,
@@ -25,10 +23,12 @@ from monai_medmerge.evaluation import (
     source_names,
     write_report,
 )
+from monai_medmerge.files import whole_file
 from monai_medmerge.networks import coefficients, is_merged, merge_record
 from monai_medmerge.networks.copying import copy_network
+from monai_medmerge.ranking.order import Ranking
 from monai_medmerge.sources import Source, match
-from monai_medmerge.sources.ranking import Ranking
+from monai_medmerge.sources.filling import load_weights
 
 if TYPE_CHECKING:
     import pandas as pd

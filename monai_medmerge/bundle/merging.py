@@ -13,8 +13,8 @@ from monai_medmerge.engines import LinearProbeTrainer
 from monai_medmerge.errors import SettingError
 from monai_medmerge.methods import fisher_diagonal, get_method, gram_matrices, merge_with
 from monai_medmerge.networks import merge, recalibrate
+from monai_medmerge.ranking.order import load_into, rank
 from monai_medmerge.sources import Source
-from monai_medmerge.sources.ranking import load_into, rank
 
 MEDMERGE = "medmerge"
 PROBE_EPOCHS = 10

@@ -10,8 +10,8 @@ from torch import nn
 
 from monai_medmerge.errors import SettingError
 from monai_medmerge.networks import recalibrate
+from monai_medmerge.ranking.order import Ranking, rank
 from monai_medmerge.sources import Source
-from monai_medmerge.sources.ranking import Ranking, rank
 
 logger = logging.getLogger(__name__)
 RANKINGS = ("off", "inform", "choose")

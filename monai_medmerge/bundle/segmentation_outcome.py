@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from monai_medmerge.bundle.outcome import Outcome, parameters_trained
 from monai_medmerge.engines import PhaseTrainer
 from monai_medmerge.evaluation.bootstrap import Resampling, estimate
+from monai_medmerge.evaluation.comparison.volumes import dice
 from monai_medmerge.evaluation.measures import mean
-from monai_medmerge.evaluation.segmentation import dice
 
 logger = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from monai_medmerge.networks import fold, merge, recalibrate
+from monai_medmerge.ranking.order import rank
 from monai_medmerge.sources import Source
-from monai_medmerge.sources.ranking import rank
 
 logger = logging.getLogger(__name__)
 AVERAGE = "the uniform average"
@@ -24,7 +24,7 @@ def best_start(
     exclude: str | Sequence[str] = (),
     seed: int = 0,
 ) -> tuple[str, int]:
-    """The start with the best features for the target, by the ranking of `monai_medmerge.sources.ranking.rank`.
+    """The start with the best features for the target, by the ranking of `monai_medmerge.ranking.order.rank`.
 
     Sources of one ancestor are often worth more as an average than each is alone; an average of strangers is worth
     less than any of them, unless they are aligned. Ranking the average among the sources tells which it is, before

@@ -12,7 +12,7 @@ from typing import Any
 
 from monai_medmerge.errors import SettingError
 from monai_medmerge.evaluation import Comparison, GateResult, ReportContent, check, write_report
-from monai_medmerge.evaluation.report import CARD, DATA, PAGE
+from monai_medmerge.evaluation.report.page import CARD, DATA, PAGE
 
 logger = logging.getLogger(__name__)
 SUPERSEDED = "superseded"

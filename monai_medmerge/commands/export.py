@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from monai_medmerge.bundle.export import export_bundle, network_config
-from monai_medmerge.bundle.export_configs import TASKS, BundleCard
+from monai_medmerge.bundle.export.texts import TASKS, BundleCard
+from monai_medmerge.bundle.export.writing import export_bundle, network_config
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction

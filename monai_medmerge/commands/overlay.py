@@ -6,9 +6,9 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from monai_medmerge.bundle.outputs import whole_file
-from monai_medmerge.bundle.overlay import OVERLAY_FILE
+from monai_medmerge.bundle.overlay.starting import OVERLAY_FILE
 from monai_medmerge.errors import SettingError
+from monai_medmerge.files import whole_file
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction

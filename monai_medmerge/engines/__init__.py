@@ -2,7 +2,6 @@
 
 from monai_medmerge.engines.coefficient import CoefficientTrainer
 from monai_medmerge.engines.finetune import FineTuner, weights_sha256
-from monai_medmerge.engines.medmerge import medmerge
 from monai_medmerge.engines.phase import PhaseTrainer, Record
 from monai_medmerge.engines.probe import EvaluationInferer, LinearProbeTrainer
 
@@ -13,6 +12,5 @@ __all__ = [
     "LinearProbeTrainer",
     "PhaseTrainer",
     "Record",
-    "medmerge",
     "weights_sha256",
 ]

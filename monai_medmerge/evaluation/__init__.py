@@ -1,17 +1,17 @@
 """Compare, explain, check, report."""
 
 from monai_medmerge.evaluation.bootstrap import Estimate, Resampling, bootstrap_interval, confusion, estimate, macro_f1
-from monai_medmerge.evaluation.cases import Naming
-from monai_medmerge.evaluation.comparison import Comparison, compare_predictions
-from monai_medmerge.evaluation.contributions import contributions, source_names, summarise
+from monai_medmerge.evaluation.comparison.cases import Naming
+from monai_medmerge.evaluation.comparison.networks import compare
+from monai_medmerge.evaluation.comparison.rows import Comparison, compare_predictions
+from monai_medmerge.evaluation.comparison.volumes import compare_dice
 from monai_medmerge.evaluation.course import ContributionCourse
-from monai_medmerge.evaluation.document import ReportContent
-from monai_medmerge.evaluation.plots import contributions_plot
+from monai_medmerge.evaluation.gate import DEFAULT_LIMITS, GateResult, check
 from monai_medmerge.evaluation.prediction import predict
-from monai_medmerge.evaluation.report import write_report
-from monai_medmerge.evaluation.safety import DEFAULT_LIMITS, GateResult, check
-from monai_medmerge.evaluation.segmentation import compare_dice
-from monai_medmerge.evaluation.side_by_side import compare
+from monai_medmerge.evaluation.report.document import ReportContent
+from monai_medmerge.evaluation.report.page import write_report
+from monai_medmerge.evaluation.report.plots import contributions_plot
+from monai_medmerge.evaluation.shares import contributions, source_names, summarise
 from monai_medmerge.evaluation.similarity import layer_similarity
 
 __all__ = [

@@ -11,8 +11,8 @@ from monai.utils import optional_import
 from PIL import Image
 from torch import Tensor, nn
 
-from monai_medmerge.evaluation.contributions import contributions, summarise
-from monai_medmerge.evaluation.plots import contributions_plot, png
+from monai_medmerge.evaluation.report.plots import contributions_plot, png
+from monai_medmerge.evaluation.shares import contributions, summarise
 from monai_medmerge.networks import blends, coefficients, merge_record
 
 if TYPE_CHECKING:

@@ -1,11 +1,11 @@
 """The merge itself, in plain torch."""
 
-from monai_medmerge.networks.alignment import align
+from monai_medmerge.networks.alignment.aligning import align
+from monai_medmerge.networks.alignment.permutation import channel_groups
 from monai_medmerge.networks.batchnorm import image_of, recalibrate
 from monai_medmerge.networks.blend import MergeRecord
-from monai_medmerge.networks.merge import blends, coefficients, fold, is_merged, merge, merge_record
+from monai_medmerge.networks.merging import blends, coefficients, fold, is_merged, merge, merge_record
 from monai_medmerge.networks.penalty import coefficient_penalty
-from monai_medmerge.networks.permutation import channel_groups
 
 __all__ = [
     "MergeRecord",

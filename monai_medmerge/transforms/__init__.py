@@ -1,9 +1,9 @@
 """What MONAI lacks at the entrance: checked readers for clinical images, and DICOM segmentations in and out."""
 
-from monai_medmerge.transforms.dicom import DicomSeriesReader
-from monai_medmerge.transforms.dicom_seg import LoadDicomSegd, read_seg
-from monai_medmerge.transforms.dicom_seg_writer import SaveDicomSegd, SegmentTable, write_seg
-from monai_medmerge.transforms.dicom_series import list_series
+from monai_medmerge.transforms.dicom.reader import DicomSeriesReader
+from monai_medmerge.transforms.dicom.segmentation import LoadDicomSegd, read_seg
+from monai_medmerge.transforms.dicom.segmentation_writer import SaveDicomSegd, SegmentTable, write_seg
+from monai_medmerge.transforms.dicom.series import list_series
 from monai_medmerge.transforms.images import MedicalImageReader
 from monai_medmerge.transforms.intensity import (
     WINDOW_PRESETS,
@@ -13,9 +13,9 @@ from monai_medmerge.transforms.intensity import (
     apply_window,
     normalize_photometric,
 )
+from monai_medmerge.transforms.label_maps import SaveSegmentationd
 from monai_medmerge.transforms.nifti import CheckedNiftiReader
 from monai_medmerge.transforms.privacy import StripIdentityd, strip_identity
-from monai_medmerge.transforms.segmentation_writer import SaveSegmentationd
 
 __all__ = [
     "WINDOW_PRESETS",

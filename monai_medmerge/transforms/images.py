@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import ImageOps
 
 from monai_medmerge.errors import DatasetError, SettingError
-from monai_medmerge.transforms.dicom import DicomSeriesReader
+from monai_medmerge.transforms.dicom.reader import DicomSeriesReader
 from monai_medmerge.transforms.foreign import guarded, quiet
 from monai_medmerge.transforms.nifti import CheckedNiftiReader
 from monai_medmerge.transforms.policies import check_finite, complete_policies, give_remarks

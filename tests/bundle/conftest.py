@@ -7,7 +7,7 @@ from pathlib import Path
 
 import monai
 import pytest
-from bundle.overlay_runs import Bundle
+from bundle.overlay.overlay_runs import Bundle
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from monai_medmerge import Source
 from monai_medmerge.__main__ import main
 from monai_medmerge.bundle import align_sources
 from monai_medmerge.bundle.plan import plan
-from monai_medmerge.networks.permutation import channel_groups
+from monai_medmerge.networks.alignment.permutation import channel_groups
 
 VARIANT = "UNet-batch-2d"
 NETWORK = (

@@ -16,13 +16,13 @@ from torch import Tensor, nn
 
 from monai_medmerge.errors import DatasetError, SettingError
 from monai_medmerge.evaluation.bootstrap import Resampling
-from monai_medmerge.evaluation.calibration import calibration, temperature
-from monai_medmerge.evaluation.cases import ALL, CLASS, Naming
-from monai_medmerge.evaluation.comparison import Comparison, cohens_kappa, compare_predictions
+from monai_medmerge.evaluation.comparison.cases import ALL, CLASS, Naming
+from monai_medmerge.evaluation.comparison.networks import compare
+from monai_medmerge.evaluation.comparison.rows import Comparison, cohens_kappa, compare_predictions
+from monai_medmerge.evaluation.comparison.volumes import compare_dice, dice
+from monai_medmerge.evaluation.gate import DEFAULT_LIMITS, FAILED, PASSED, UNDECIDED, check
 from monai_medmerge.evaluation.prediction import predict
-from monai_medmerge.evaluation.safety import DEFAULT_LIMITS, FAILED, PASSED, UNDECIDED, check
-from monai_medmerge.evaluation.segmentation import compare_dice, dice
-from monai_medmerge.evaluation.side_by_side import compare
+from monai_medmerge.evaluation.reliability import calibration, temperature
 
 CLASSES = ["normal", "bacterial", "viral"]
 FAST = Resampling(samples=300)

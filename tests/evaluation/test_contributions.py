@@ -16,10 +16,10 @@ from torch import nn
 
 from monai_medmerge import Source, coefficients, merge
 from monai_medmerge.errors import SettingError
-from monai_medmerge.evaluation import plots
 from monai_medmerge.evaluation.bootstrap import Estimate
-from monai_medmerge.evaluation.calibration import calibration
-from monai_medmerge.evaluation.contributions import contributions, source_names, summarise
+from monai_medmerge.evaluation.reliability import calibration
+from monai_medmerge.evaluation.report import plots
+from monai_medmerge.evaluation.shares import contributions, source_names, summarise
 
 NETWORKS = {
     "ResNet": lambda: ResNet("basic", [1, 1, 1, 1], [4, 8, 8, 16], 2, 1, num_classes=3),

@@ -15,9 +15,9 @@ from torch.utils.tensorboard import SummaryWriter
 from monai_medmerge import Source, coefficients, fold, merge
 from monai_medmerge.engines import CoefficientTrainer
 from monai_medmerge.errors import DatasetError
-from monai_medmerge.evaluation.contributions import contributions, summarise
 from monai_medmerge.evaluation.course import ContributionCourse
-from monai_medmerge.evaluation.plots import layers_of_weights
+from monai_medmerge.evaluation.report.plots import layers_of_weights
+from monai_medmerge.evaluation.shares import contributions, summarise
 from monai_medmerge.evaluation.similarity import layer_similarity
 
 

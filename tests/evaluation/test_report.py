@@ -19,10 +19,10 @@ from torch import Tensor, nn
 
 from monai_medmerge import Source, coefficients, match, merge
 from monai_medmerge.evaluation import Naming, check, compare, contributions
-from monai_medmerge.evaluation.document import ReportContent, describe_command, document
-from monai_medmerge.evaluation.report import CARD, DATA, PAGE, number, write_report
+from monai_medmerge.evaluation.report.document import ReportContent, describe_command, document
+from monai_medmerge.evaluation.report.page import CARD, DATA, PAGE, number, write_report
 from monai_medmerge.evaluation.similarity import layer_similarity
-from monai_medmerge.sources.ranking import rank
+from monai_medmerge.ranking.order import rank
 
 PATIENT = "MUSTERMANN^ERIKA"
 EVIL = "<script>alert(1)</script>|`*x*`"

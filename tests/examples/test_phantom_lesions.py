@@ -11,7 +11,7 @@ from monai.data import ITKReader, PydicomReader
 from monai.transforms import LoadImage
 from pydicom.uid import ExplicitVRLittleEndian, UltrasoundImageStorage
 
-from monai_medmerge.bundle.datasets import load_datalist
+from monai_medmerge.data.datasets import load_datalist
 from monai_medmerge.errors import DatasetError
 
 # Examples are scripts beside the package, not part of it.

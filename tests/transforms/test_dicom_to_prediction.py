@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from monai.networks.nets import UNet
 from PIL import Image
+from transforms.dicom.test_segmentation import CODES
 from transforms.phantoms import oblique, voxels, write_series
 from transforms.reading import read
-from transforms.test_dicom_seg import CODES
 
 from monai_medmerge.transforms import read_seg
 

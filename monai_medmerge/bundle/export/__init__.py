@@ -1,0 +1,1 @@
+"""A merged network as a bundle for stock MONAI."""

@@ -1,0 +1,223 @@
+"""Two networks over the same images, read once: what `compare_predictions` and `compare_dice` are told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from monai_medmerge.errors import DatasetError, SettingError
+from monai_medmerge.evaluation.bootstrap import SAMPLES, Resampling
+from monai_medmerge.evaluation.comparison.cases import Naming, read_columns
+from monai_medmerge.evaluation.comparison.novelty import Distance, distance
+from monai_medmerge.evaluation.comparison.perturbation import CHANGES, INTENSITY_CHANGES, Perturbation, stability
+from monai_medmerge.evaluation.comparison.rows import Comparison, compare_predictions, with_checks
+from monai_medmerge.evaluation.comparison.volumes import compare_dice, dice
+from monai_medmerge.ranking.features import extract, layer_before_scores, pair
+
+Inferer = Callable[[Tensor, nn.Module], Tensor]
+# Below this mean Dice a segmentation counts as wrong, where inputs far from the training data are judged.
+WRONG_DICE = 0.5
+
+
+def compare(
+    reference: nn.Module,
+    candidate: nn.Module,
+    data: Iterable[Any],
+    class_names: Sequence[str],
+    *,
+    subgroups: Sequence[str] = (),
+    patient: str | None = None,
+    training_data: Iterable[Any] | None = None,
+    changes: Mapping[str, Perturbation] | None = None,
+    naming: Naming | None = None,
+    inferer: Inferer | None = None,
+    layer: str | None = None,
+    samples: int = SAMPLES,
+    seed: int = 0,
+) -> Comparison:
+    """Compare a candidate with the network in use, or with the best source fine-tuned, on the site's own data.
+
+    Labels that are one number per image make it a classification, label maps a segmentation with class 0 as background.
+
+    Args:
+        reference: the network in use. Both give scores (batch, class, ...) and stay as they are.
+        candidate: the network that may replace it.
+        data: batches of dictionaries with `image` and `label`, or pairs; gone through once, without augmentation.
+        class_names: one per class; of a segmentation, with or without its background.
+        subgroups: entries of the batches that divide the cases, such as `site`, `scanner` or `sex`.
+        patient: entry of the batches that says which patient a case is of; cases of one are then drawn together. It
+            is shown nowhere.
+        training_data: what the candidate was trained on; inputs far from it are then looked for.
+        changes: small changes of the images that should change no answer; the usual ones if not given.
+        naming: what cases are called in reports.
+        inferer: of (images, network), such as MONAI's `SlidingWindowInferer`; a plain call if not given.
+        layer: whose input distances are measured in; the last linear or convolutional layer's if not given.
+        samples: bootstrap resamples.
+        seed: of resamples and noise.
+
+    Raises:
+        DatasetError: there are no images, or labels, scores and class names do not fit one another.
+        SettingError: a column is absent or has too many groups.
+
+    Example:
+        >>> _ = torch.manual_seed(0)
+        >>> network = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
+        >>> data = [{"image": torch.rand(20, 1, 8, 8), "label": torch.arange(20) % 2, "site": ["north", "south"] * 10}]
+        >>> found = compare(network, network, data, ["benign", "malignant"], subgroups=["site"])
+        >>> found.negative_flips.value, found.agreement.value, found.columns
+        (0.0, 1.0, ['site'])
+    """
+    columns = [*subgroups, *([patient] if patient else [])]
+    watch = _Watch((reference, candidate), inferer or _call, columns, naming or Naming(), changes, seed)
+    features: list[np.ndarray] = []
+    for batch in data:
+        images = watch.see(batch)
+        if training_data is not None:
+            layer = layer or layer_before_scores(candidate, images)
+            features.append(_features(candidate, [(images,)], layer))
+    if not watch.names:
+        raise DatasetError("at least one image", "none", "data")
+    groups = watch.columns[patient] if patient else None
+    resampling = Resampling(groups=groups, samples=samples, seed=seed)
+    found, wrong = watch.compare(class_names, {name: watch.columns[name] for name in subgroups}, resampling)
+    far: Distance | None = None
+    if training_data is not None:
+        training = _features(candidate, (pair(batch)[:1] for batch in training_data), layer)
+        far = distance(training, np.concatenate(features), wrong, resampling)
+    kept = [
+        stability(name, np.concatenate(first), np.concatenate(second), resampling)
+        for name, (first, second) in watch.kept.items()
+    ]
+    return with_checks(found, kept, far)
+
+
+class _Watch:
+    """Looks at batches with both networks and keeps, per case, what is compared."""
+
+    def __init__(
+        self,
+        networks: tuple[nn.Module, nn.Module],
+        inferer: Inferer,
+        columns: Sequence[str],
+        naming: Naming,
+        changes: Mapping[str, Perturbation] | None,
+        seed: int,
+    ) -> None:
+        self.networks, self.inferer, self.naming, self.changes = networks, inferer, naming, changes
+        self.generator = torch.Generator().manual_seed(seed)
+        self.segmentation: bool | None = None
+        self.names: list[str] = []
+        self.columns: dict[str, list[str]] = {column: [] for column in columns}
+        self.labels: list[np.ndarray] = []
+        # What is compared of reference, candidate and, for segmentations, of one to the other: (case, class).
+        self.answers: tuple[list[np.ndarray], ...] = ([], [], [])
+        self.kept: dict[str, tuple[list[np.ndarray], list[np.ndarray]]] = {}
+
+    def see(self, batch: Any) -> Tensor:
+        """Take in one batch; its images come back."""
+        images, label = pair(batch)
+        segmentation = label.numel() != len(images)
+        if self.segmentation not in (None, segmentation):
+            raise DatasetError("labels of one kind", "numbers and label maps", "data")
+        self.segmentation = segmentation
+        for column, values in read_columns(batch, list(self.columns), len(images)).items():
+            self.columns[column] += values
+        self.names += self.naming.names(batch, len(images), len(self.names))
+        scores = [self._scores(network, images) for network in self.networks]
+        if segmentation:
+            self._see_maps(scores, label)
+        else:
+            self.labels.append(label.reshape(-1).long().cpu().numpy())
+            for kept, found in zip(self.answers, scores, strict=False):
+                kept.append(found.softmax(1).double().numpy())
+        self._disturb(images, scores)
+        return images
+
+    def compare(
+        self, class_names: Sequence[str], columns: Mapping[str, Sequence[str]], resampling: Resampling
+    ) -> tuple[Comparison, np.ndarray]:
+        """The comparison, and in which cases the candidate is wrong."""
+        reference, candidate = (np.concatenate(kept) for kept in self.answers[:2])
+        if self.segmentation:
+            alike = np.concatenate(self.answers[2])
+            found = compare_dice(
+                reference,
+                candidate,
+                alike,
+                _foreground(class_names, reference.shape[1]),
+                columns,
+                self.names,
+                resampling,
+            )
+            known = np.where(np.isnan(candidate), 0, candidate).sum(1) / np.maximum((~np.isnan(candidate)).sum(1), 1)
+            return found, (known < WRONG_DICE) & ~np.isnan(candidate).all(1)
+        labels = np.concatenate(self.labels)
+        found = compare_predictions(reference, candidate, labels, class_names, columns, self.names, resampling)
+        return found, candidate.argmax(1) != labels
+
+    def _see_maps(self, scores: Sequence[Tensor], label: Tensor) -> None:
+        first, second = (found.argmax(1, keepdim=True) for found in scores)
+        classes = scores[0].shape[1]
+        truth = label.argmax(1, keepdim=True) if label.shape[1] > 1 else label
+        if truth.shape != first.shape:
+            raise DatasetError(f"label maps {tuple(first.shape)}", f"{tuple(truth.shape)}", "label")
+        pairs = ((first, truth), (second, truth), (second, first))
+        for kept, (prediction, against) in zip(self.answers, pairs, strict=True):
+            kept.append(dice(prediction, against.cpu(), classes))
+
+    def _disturb(self, images: Tensor, scores: Sequence[Tensor]) -> None:
+        usual = INTENSITY_CHANGES if self.segmentation else CHANGES
+        for name, change in (usual if self.changes is None else self.changes).items():
+            changed = change(images.float(), self.generator)
+            both = self.kept.setdefault(name, ([], []))
+            for kept, network, before in zip(both, self.networks, scores, strict=True):
+                now = self._scores(network, changed).argmax(1, keepdim=True)
+                was = before.argmax(1, keepdim=True)
+                if self.segmentation:
+                    found = dice(now, was, before.shape[1])
+                    known = ~np.isnan(found)
+                    # Where there is nothing before and nothing after, all is kept.
+                    kept.append(np.where(known.any(1), np.nansum(found, 1) / np.maximum(known.sum(1), 1), 1.0))
+                else:
+                    kept.append((now == was)[:, 0].double().numpy())
+
+    def _scores(self, network: nn.Module, images: Tensor) -> Tensor:
+        device = next(network.parameters()).device
+        modes = {module: module.training for module in network.modules()}
+        network.eval()
+        try:
+            with torch.no_grad():
+                found = self.inferer(images.to(device), network)
+        finally:
+            for module, mode in modes.items():
+                module.training = mode
+        if not isinstance(found, Tensor) or found.ndim < 2 or found.shape[1] < 2:
+            raise SettingError("scores (batch, class, ...) of two classes or more", _shape(found), "network")
+        return torch.as_tensor(found).as_subclass(Tensor).float().cpu()
+
+
+def _foreground(class_names: Sequence[str], count: int) -> Sequence[str]:
+    """The names without the background's, if it has one."""
+    if len(class_names) not in (count, count + 1):
+        expected = f"{count + 1} class names, or {count} without the background"
+        raise DatasetError(expected, f"{len(class_names)}", "class_names")
+    return class_names[len(class_names) - count :]
+
+
+def _shape(found: object) -> str:
+    return str(tuple(found.shape)) if isinstance(found, Tensor) else type(found).__name__
+
+
+def _call(images: Tensor, network: nn.Module) -> Tensor:
+    found: Tensor = network(images)
+    return found
+
+
+def _features(network: nn.Module, images: Iterable[tuple[Tensor, ...]], layer: str | None) -> np.ndarray:
+    """Features averaged over space, whatever the labels are."""
+    unlabelled = ((image, torch.zeros(len(image))) for (image,) in images)
+    return extract([network], unlabelled, layer)[0].values

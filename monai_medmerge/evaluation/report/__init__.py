@@ -1,0 +1,1 @@
+"""One report: its content, its figures, its page."""

@@ -1,0 +1,173 @@
+"""One report: a page that needs nothing but itself, the same content as JSON, and a model card in Markdown."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from monai.utils import optional_import
+
+from monai_medmerge.evaluation.report.document import ReportContent, document
+from monai_medmerge.evaluation.report.drawings import figures
+
+jinja2, _ = optional_import("jinja2", descriptor="pip install 'monai_medmerge[report]': {}")
+
+TEMPLATES = Path(__file__).parent / "templates"
+PAGE, DATA, CARD = "report.html", "report.json", "MODEL_CARD.md"
+_SECTIONS = {
+    "gate": "Gate",
+    "comparison": "Comparison",
+    "stages": "Stages",
+    "sources": "Sources",
+    "match": "Match",
+    "ranking": "Ranking",
+    "contributions": "Contributions",
+}
+# Parts whose keys are names that the user gave.
+_NAMED = ("stages", "curves", "course", "settings", "seeds")
+
+
+def write_report(folder: str | os.PathLike[str], content: ReportContent) -> dict[str, Path]:
+    """Write `report.html`, `report.json` and `MODEL_CARD.md`, each whole or not at all.
+
+    The page holds its pictures and its style, asks for nothing, and suits light and dark screens, phones and paper.
+
+    Args:
+        folder: is made if absent; older files of these names are replaced.
+        content: what there is to report.
+
+    Returns:
+        The three paths by their names.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     paths = write_report(folder, ReportContent("Tiny", seeds={"training": 3}))
+        ...     [json.loads(paths[DATA].read_text())["seeds"], paths[CARD].read_text().splitlines()[0]]
+        [{'training': 3}, '# Tiny']
+    """
+    found = document(content)
+    written = {
+        PAGE: render_page(content, found),
+        DATA: json.dumps(found, indent=1, allow_nan=False) + "\n",
+        CARD: render_card(found),
+    }
+    paths = {}
+    for name, text in written.items():
+        paths[name] = Path(folder) / name
+        with _whole(paths[name]) as part:
+            part.write_text(text, encoding="utf-8")
+    return paths
+
+
+def render_page(content: ReportContent, found: Mapping[str, Any]) -> str:
+    """The page as HTML.
+
+    Args:
+        content: for the figures.
+        found: from `document`, for all else.
+    """
+    sections = [(name, text) for name, text in _SECTIONS.items() if found[name]]
+    sections += [("training", "Training")] if found["curves"] or found["course"] else []
+    sections += [("again", "To repeat it")]
+    template = _environment(escape=True).get_template("report.html.j2")
+    # Style is the package's own text, and the only one that is not escaped.
+    css = jinja2.utils.markupsafe.Markup((TEMPLATES / "report.css").read_text(encoding="utf-8"))
+    page: str = template.render(d=found, css=css, figures=figures(content), sections=sections, **_tables(found))
+    return page
+
+
+def render_card(found: Mapping[str, Any]) -> str:
+    """The model card as Markdown, for the docs of a bundle.
+
+    Args:
+        found: from `document`.
+    """
+    escaped = _escape(found)
+    # Templates know all other keys by name; these are the user's.
+    escaped |= {part: {_escape(key): value for key, value in escaped[part].items()} for part in _NAMED}
+    escaped["stages"] = {
+        key: {_escape(name): value for name, value in stage.items()} for key, stage in escaped["stages"].items()
+    }
+    card: str = _environment(escape=False).get_template("model_card.md.j2").render(d=escaped, **_tables(escaped))
+    # Parts that are missing leave blank lines behind.
+    return re.sub(r"\n{3,}", "\n\n", card).strip() + "\n"
+
+
+def number(value: Any, digits: int = 3) -> str:
+    """A number as text; a dash where there is none.
+
+    Args:
+        value: a number, None or anything else, which is shown as it is.
+        digits: after the point.
+
+    Example:
+        >>> number(0.12345), number(None), number(7), number([0.5, 0.25])
+        ('0.123', '–', '7', '0.500 to 0.250')
+    """
+    if value is None:
+        return "–"
+    if isinstance(value, list) and len(value) == 2:
+        return f"{number(value[0], digits)} to {number(value[1], digits)}"
+    return f"{value:.{digits}f}" if isinstance(value, float) else str(value)
+
+
+def _environment(escape: bool) -> Any:
+    found = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=escape,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    found.filters["number"] = number
+    found.filters["columns"] = lambda rows, *names: [[number(row[name]) for name in names] for row in rows]
+    return found
+
+
+def _tables(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Rows of the tables whose columns depend on the content, as text."""
+    stages, ranking, shares = found["stages"], found["ranking"], found["contributions"]
+    names = list(dict.fromkeys(name for stage in stages.values() for name in stage))
+    tables: dict[str, Any] = {
+        "stage_names": [name.replace("_", " ") for name in names],
+        "stage_rows": [[key, *(number(stage.get(name)) for name in names)] for key, stage in stages.items()],
+    }
+    if ranking:
+        columns = ("name", "h_score", "log_evidence", "linear_probe", "mean_rank", "verdict")
+        control = {**ranking["untrained"], "name": "untrained", "mean_rank": None, "verdict": "for comparison"}
+        tables["ranking_rows"] = [[number(row[c]) for c in columns] for row in [*ranking["scores"], control]]
+    if shares:
+        columns = tuple(column for column in shares["network"] if column not in ("kernels", "numbers"))
+        tables["stage_shares"] = [[row["stage"], *(number(row[c]) for c in columns)] for row in shares["stages"]]
+        tables["stage_shares"].append(["all", *(number(shares["network"][c]) for c in columns)])
+        tables["tensor_shares"] = [[row["tensor"], *(number(row[c]) for c in columns)] for row in shares["tensors"]]
+    return tables
+
+
+def _escape(value: Any) -> Any:
+    """Text that Markdown takes as text, in tables too; keys stay."""
+    if isinstance(value, str):
+        return re.sub(r"([\\`*_\[\]<>|#~])", r"\\\1", " ".join(value.split()))
+    if isinstance(value, Mapping):
+        return {key: _escape(item) for key, item in value.items()}
+    if isinstance(value, Sequence):
+        return [_escape(item) for item in value]
+    return value
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """A temporary path beside the wanted one, which it becomes at the end."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""How a method is applied: to networks in memory, or streamed from file to file."""

@@ -1,0 +1,1 @@
+"""What methods want measured on each source's data."""

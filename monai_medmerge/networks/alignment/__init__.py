@@ -1,0 +1,1 @@
+"""Channels of one network brought into the order of another."""

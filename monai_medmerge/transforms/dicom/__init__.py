@@ -1,0 +1,1 @@
+"""DICOM in and out: series, geometry, pixels, values, segmentations."""

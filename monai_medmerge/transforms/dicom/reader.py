@@ -1,0 +1,194 @@
+"""A MONAI reader for DICOM that returns the right volume or says why it cannot."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from monai.config import PathLike
+from monai.data import ImageReader
+from monai.data.utils import affine_to_spacing, orientation_ras_lps
+from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
+from numpy.typing import NDArray
+
+from monai_medmerge.errors import DicomSeriesError, SettingError
+from monai_medmerge.transforms.dicom.geometry import (
+    POLICIES,
+    Frame,
+    Stack,
+    find_frames,
+    stack_frames,
+)
+from monai_medmerge.transforms.dicom.headers import is_dicom
+from monai_medmerge.transforms.dicom.pixels import Layout, read_layout
+from monai_medmerge.transforms.dicom.repair import fill_gaps, straighten
+from monai_medmerge.transforms.dicom.series import Series, choose_series, code, hash_uid, list_series
+from monai_medmerge.transforms.dicom.values import Volume, find_transformation, find_units, read_volume
+from monai_medmerge.transforms.dicom.voi import describe_voi
+from monai_medmerge.transforms.foreign import guarded, quiet
+from monai_medmerge.transforms.policies import check_finite, complete_policies, give_remarks
+
+
+@dataclass(frozen=True)
+class DicomRequest:
+    """What `DicomSeriesReader.read` returns: the paths to read, nothing yet read.
+
+    MONAI's `LoadImage` tries its other readers, silently, when `read` raises, so the work is left to `get_data`.
+    """
+
+    paths: tuple[Path, ...]
+
+
+class DicomSeriesReader(ImageReader):
+    """Read one DICOM image or series: a file, a list of files or a folder.
+
+    The array has axes (x, y, z), as MONAI's `ITKReader` gives them, with RGB as a last axis; a single frame has one
+    slice. Values are those after the modality LUT or rescaling. The affine maps voxel indices to RAS millimetres.
+    Slices are ordered by position. The metadata holds geometry and a few coded facts, and nothing of the patient.
+
+    Args:
+        series_uid: the SeriesInstanceUID to read, or its digest as error messages show it.
+        description: a regular expression that the SeriesDescription must contain, whatever the case.
+        modality: the Modality to read, such as "CT".
+        policies: for each check ("gap", "duplicate", "tilt", "localizer", "unlocated", "acquisition", "nonfinite")
+            what a violation leads to: "error" (the default of all), "warn" or "repair"; docs/dicom.md says which check
+            offers which.
+        monochrome1: "invert" so that high values are bright, except for measurements (CT, PET, dose); "keep" to leave
+            them as stored.
+        squeeze: leave out the slice axis of a single file with a single frame: (x, y) as for a PNG.
+        salt: where given, "series_hash" and "study_hash" are put in the metadata, hashed with it.
+        max_bytes: refuse images that would take more memory.
+
+    Raises:
+        DicomSeriesError: from `get_data`, if there is no single, unambiguous, intact volume.
+        SettingError: an argument is not one of those that are understood.
+
+    Example:
+        >>> from pydicom.data import get_testdata_file
+        >>> reader = DicomSeriesReader()
+        >>> array, meta = reader.get_data(reader.read(get_testdata_file("CT_small.dcm")))
+        >>> array.shape, meta["modality"], meta["units"], array.min()
+        ((128, 128, 1), 'CT', 'HU', np.int32(-896))
+    """
+
+    def __init__(
+        self,
+        series_uid: str | None = None,
+        description: str | None = None,
+        modality: str | None = None,
+        policies: Mapping[str, str] | None = None,
+        monochrome1: str = "invert",
+        squeeze: bool = False,
+        salt: str | None = None,
+        max_bytes: int = 2**32,
+    ) -> None:
+        super().__init__()
+        if monochrome1 not in ("invert", "keep"):
+            raise SettingError("'invert' or 'keep'", repr(monochrome1), "monochrome1")
+        self.choice = {"uid": series_uid, "description": description, "modality": modality}
+        self.policies = complete_policies(POLICIES, policies)
+        self.monochrome1 = monochrome1
+        self.squeeze = squeeze
+        self.salt = salt
+        self.max_bytes = max_bytes
+
+    def verify_suffix(self, filename: Sequence[PathLike] | PathLike) -> bool:
+        """Return whether all are folders or DICOM files, by content rather than by suffix."""
+        paths = [Path(name) for name in ensure_tuple(filename)]
+        return bool(paths) and all(path.is_dir() or is_dicom(path) for path in paths)
+
+    def read(self, data: Sequence[PathLike] | PathLike, **kwargs: Any) -> DicomRequest:
+        """Note what to read; `get_data` reads it."""
+        if kwargs:
+            raise SettingError("no keyword arguments", ", ".join(kwargs), "DicomSeriesReader.read")
+        return DicomRequest(tuple(Path(name) for name in ensure_tuple(data)))
+
+    def get_data(self, img: DicomRequest) -> tuple[NDArray[Any], dict[str, Any]]:
+        """Read the volume.
+
+        Args:
+            img: what `read` returned.
+
+        Returns:
+            The array and its metadata in MONAI's convention.
+        """
+        names = ", ".join(path.name for path in img.paths[:3])
+        with quiet():
+            stack, volume, meta = guarded(
+                DicomSeriesError, "a readable DICOM image", names, lambda: self._read(img.paths)
+            )
+        give_remarks(stack.remarks)
+        array = np.moveaxis(volume.array, (0, 1, 2), (2, 1, 0))
+        spatial_shape = array.shape[:3]
+        if self.squeeze and len(img.paths) == 1 and spatial_shape[2] == 1 and not img.paths[0].is_dir():
+            array, spatial_shape = array[:, :, 0], spatial_shape[:2]
+        affine = orientation_ras_lps(stack.affine)
+        meta[MetaKeys.AFFINE] = affine
+        meta[MetaKeys.ORIGINAL_AFFINE] = affine.copy()
+        meta[MetaKeys.SPACE] = SpaceKeys.RAS
+        meta[MetaKeys.SPATIAL_SHAPE] = np.asarray(spatial_shape)
+        meta[MetaKeys.ORIGINAL_CHANNEL_DIM] = -1 if volume.photometric == "RGB" else float("nan")
+        meta["spacing"] = affine_to_spacing(affine)
+        return array, meta
+
+    def _read(self, paths: Sequence[Path]) -> tuple[Stack, Volume, dict[str, Any]]:
+        series, layouts, stack = self._arrange(paths)
+        volume = read_volume(stack.frames, layouts, self.max_bytes, self.monochrome1)
+        first = stack.frames[0]
+        signed = find_transformation(first).extremes(layouts[first.header.path])[0] < 0
+        meta = self._describe(series, first, volume, signed)
+        remarks = list(stack.remarks)
+        check_finite(volume.array, DicomSeriesError, first.header.where, self.policies["nonfinite"], remarks)
+        volume, stack = self._repair(volume, replace(stack, remarks=tuple(remarks)))
+        return stack, volume, meta
+
+    def locate(self, paths: Sequence[PathLike] | PathLike) -> Stack:
+        """Return the files and the geometry of the series that the reader would read, in the order of its slices.
+
+        Args:
+            paths: a file, a folder or files, as `read` takes them.
+
+        Raises:
+            DicomSeriesError: there is no single, unambiguous series.
+        """
+        named = tuple(Path(name) for name in ensure_tuple(paths))
+        with quiet():
+            names = ", ".join(path.name for path in named[:3])
+            return guarded(DicomSeriesError, "a readable DICOM series", names, lambda: self._arrange(named)[2])
+
+    def _arrange(self, paths: Sequence[Path]) -> tuple[Series, dict[Path, Layout], Stack]:
+        series = choose_series(list_series(paths), **self.choice)
+        # Before anything is allocated for frames that a damaged header may count in billions.
+        layouts = {header.path: read_layout(header, self.max_bytes) for header in series.headers}
+        frames = [frame for header in series.headers for frame in find_frames(header)]
+        return series, layouts, stack_frames(frames, self.policies)
+
+    def _repair(self, volume: Volume, stack: Stack) -> tuple[Volume, Stack]:
+        """Resample what the policies want repaired."""
+        fills = stack.is_uneven and self.policies["gap"] == "repair"
+        straightens = stack.is_tilted and self.policies["tilt"] == "repair"
+        if volume.photometric == "RGB" and (fills or straightens):
+            raise DicomSeriesError("gray values to interpolate", "colours", stack.frames[0].header.where)
+        array = volume.array
+        if fills:
+            array, stack = fill_gaps(array, stack, self.max_bytes)
+        if straightens:
+            array, stack = straighten(array, stack, self.max_bytes)
+        return replace(volume, array=array), stack
+
+    def _describe(self, series: Series, frame: Frame, volume: Volume, signed: bool) -> dict[str, Any]:
+        """Return the facts that are worth keeping: codes and numbers of a fixed shape, so that batches collate."""
+        meta: dict[str, Any] = {
+            "modality": code(series.modality),
+            "photometric_interpretation": volume.photometric,
+            "units": find_units(frame) if volume.mirror is None else "",
+            "voi": json.dumps(describe_voi(frame, volume.mirror, signed)),
+        }
+        if self.salt is not None:
+            meta["series_hash"] = hash_uid(series.uid, self.salt)
+            meta["study_hash"] = hash_uid(series.headers[0].text("StudyInstanceUID"), self.salt)
+        return meta
