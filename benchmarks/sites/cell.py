@@ -23,9 +23,9 @@ from monai_medmerge.engines import FineTuner, LinearProbeTrainer
 from monai_medmerge.engines.teach import TeachTrainer
 from monai_medmerge.evaluation import predict
 from monai_medmerge.methods import merge_with
-from monai_medmerge.methods.mixture import mixture_weights
-from monai_medmerge.sources.features import extract
-from monai_medmerge.sources.ranking import load_into
+from monai_medmerge.ranking.mixture import mixture_weights
+from monai_medmerge.ranking.features import extract
+from monai_medmerge.ranking.order import load_into
 
 STEPS = 240
 """Of optimisation, of every training of all weights."""

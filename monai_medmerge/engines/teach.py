@@ -116,7 +116,7 @@ def divergence(
 
     Example:
         >>> soft = torch.tensor([[0.9, 0.1]])
-        >>> divergence(soft.log(), soft).item()
+        >>> round(divergence(soft.log(), soft).item(), 6)
         0.0
     """
     if scores.shape != soft.shape:
