@@ -42,8 +42,7 @@ def result(cell: Cell, way: str) -> dict[str, Any]:
     seconds = time.monotonic() - start
     test, _ = cell.target.test()
     weighted = found if isinstance(found, list) else [(1.0, found)]
-    said = sum(weight * cell.said(network, test.images) for weight, network in weighted)
-    assert isinstance(said, torch.Tensor)
+    said = cell.soft(weighted, test.images)
     classes = said.argmax(1)
     score = macro_f1(classes.numpy(), test.labels.numpy(), said.shape[1])
     true = said[torch.arange(len(said)), test.labels].clamp(min=1e-6)

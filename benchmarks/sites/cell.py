@@ -23,8 +23,8 @@ from monai_medmerge.engines import FineTuner, LinearProbeTrainer
 from monai_medmerge.engines.teach import TeachTrainer
 from monai_medmerge.evaluation import predict
 from monai_medmerge.methods import merge_with
-from monai_medmerge.ranking.mixture import mixture_weights
 from monai_medmerge.ranking.features import extract
+from monai_medmerge.ranking.mixture import mixture_weights
 from monai_medmerge.ranking.order import load_into
 
 STEPS = 240

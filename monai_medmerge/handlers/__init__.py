@@ -7,4 +7,11 @@ from monai_medmerge.handlers.probabilities import ProbabilityWriter
 from monai_medmerge.handlers.resume import ResumeHandler
 from monai_medmerge.handlers.seed import EpochSeedHandler
 
-__all__ = ["CoefficientLogger", "EpochLosses", "EpochSeedHandler", "ProbabilityWriter", "ResumeHandler", "WeightAverager"]
+__all__ = [
+    "CoefficientLogger",
+    "EpochLosses",
+    "EpochSeedHandler",
+    "ProbabilityWriter",
+    "ResumeHandler",
+    "WeightAverager",
+]
