@@ -69,7 +69,7 @@ def test_the_workflow_of_monais_own_kind_ends_in_the_same_bits(bundle: Bundle) -
 def test_the_workflow_refuses_in_one_line_what_the_overlay_refuses(bundle: Bundle) -> None:
     with pytest.raises(SettingError, match="sources: expected one or more sources"):
         bundle.run(workflow_name=WORKFLOW)
-    with pytest.raises(SettingError, match="medmerge: expected settings among .* found flavour"):
+    with pytest.raises(SettingError, match=r"medmerge: expected settings among .* found flavour"):
         bundle.run(workflow_name=WORKFLOW, sources=bundle.sources, **{"medmerge::flavour": "sweet"})
 
 
