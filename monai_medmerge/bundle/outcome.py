@@ -15,10 +15,10 @@ import monai
 import torch
 from torch import nn
 
-from monai_medmerge.engines import PhaseTrainer, weights_sha256
+from monai_medmerge.engines import PhaseTrainer
 from monai_medmerge.evaluation import bootstrap_interval, contributions, contributions_plot, macro_f1, predict
 from monai_medmerge.evaluation.report.document import origin_of
-from monai_medmerge.files import save_weights, whole_file, write_json
+from monai_medmerge.files import save_weights, weights_sha256, whole_file, write_json
 from monai_medmerge.networks import coefficients, is_merged, merge_record
 from monai_medmerge.sources import Source
 

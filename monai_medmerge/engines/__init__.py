@@ -1,7 +1,7 @@
 """Ignite engines on MONAI's trainers: one per phase."""
 
 from monai_medmerge.engines.coefficient import CoefficientTrainer
-from monai_medmerge.engines.finetune import FineTuner, weights_sha256
+from monai_medmerge.engines.finetune import FineTuner
 from monai_medmerge.engines.phase import PhaseTrainer, Record
 from monai_medmerge.engines.probe import EvaluationInferer, LinearProbeTrainer
 
@@ -12,5 +12,4 @@ __all__ = [
     "LinearProbeTrainer",
     "PhaseTrainer",
     "Record",
-    "weights_sha256",
 ]
