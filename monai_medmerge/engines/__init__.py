@@ -4,6 +4,7 @@ from monai_medmerge.engines.coefficient import CoefficientTrainer
 from monai_medmerge.engines.finetune import FineTuner
 from monai_medmerge.engines.phase import PhaseTrainer, Record
 from monai_medmerge.engines.probe import EvaluationInferer, LinearProbeTrainer
+from monai_medmerge.engines.teach import TeachTrainer, divergence
 
 __all__ = [
     "CoefficientTrainer",
@@ -12,4 +13,6 @@ __all__ = [
     "LinearProbeTrainer",
     "PhaseTrainer",
     "Record",
+    "TeachTrainer",
+    "divergence",
 ]

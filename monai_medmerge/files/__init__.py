@@ -9,6 +9,7 @@ from monai_medmerge.files.identity import Writer
 from monai_medmerge.files.locking import LOCK, FolderLock, owned
 from monai_medmerge.files.naming import below
 from monai_medmerge.files.writing import (
+    reserve,
     save_state,
     save_weights,
     sweep,
@@ -25,6 +26,7 @@ __all__ = [
     "below",
     "file_sha256",
     "owned",
+    "reserve",
     "save_state",
     "save_weights",
     "sweep",

@@ -161,6 +161,27 @@ def save_weights(path: str | os.PathLike[str], network: nn.Module) -> None:
     save_state(path, {name: tensor.detach().cpu() for name, tensor in network.state_dict().items()})
 
 
+def reserve(path: str | os.PathLike[str], size: int) -> None:
+    """Make sure, as far as one can, that the disk takes a file of a size, before a library writes it.
+
+    Where `torch.jit.save` meets a full disk it ends the whole process, without an error that one could catch.
+
+    Args:
+        path: temporary, of `whole_file`; nothing is there afterwards.
+        size: bytes.
+
+    Raises:
+        OSError: there is no room, which `whole_file` tells in one line.
+    """
+    if not hasattr(os, "posix_fallocate"):
+        return
+    try:
+        with Path(path).open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, size)
+    finally:
+        Path(path).unlink(missing_ok=True)
+
+
 def sweep(folder: str | os.PathLike[str], deep: bool = False) -> list[str]:
     """Remove what writers that no longer run have left in a folder, and nothing else.
 

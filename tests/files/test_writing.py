@@ -19,6 +19,7 @@ from monai_medmerge.errors import DatasetError, MedMergeError, OutputError
 from monai_medmerge.files import (
     Writer,
     below,
+    reserve,
     save_state,
     save_weights,
     sweep,
@@ -120,12 +121,21 @@ def test_writers_in_other_languages_meet_the_same_line(small_disk: Path) -> None
     # Both raise errors of their own, in which nothing is left of what the system said.
     for write in (
         lambda part: torch.save(torch.zeros(10**6), part),
-        lambda part: torch.jit.save(torch.jit.script(torch.nn.Linear(1000, 1000)), str(part)),
         lambda part: safetensors.torch.save_file({"a": torch.zeros(10**6)}, str(part)),
     ):
         with pytest.raises(OutputError, match=r"a.bin: .*No space left"), whole_file(small_disk / "a.bin") as part:
             write(part)
     assert not content(small_disk)
+
+
+def test_room_is_asked_for_before_a_library_that_would_end_the_process(small_disk: Path) -> None:
+    with pytest.raises(OutputError, match=r"a.ts: .*No space left"), whole_file(small_disk / "a.ts") as part:
+        reserve(part, 4 * 10**6)
+    with whole_file(small_disk / "a.ts") as part:
+        reserve(part, 500_000)
+        assert not part.exists()
+        part.write_text("a")
+    assert content(small_disk) == {"a.ts": b"a"}
 
 
 @pytest.mark.parametrize("name", ["x" * 300 + ".txt", "é" * 200])
