@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from monai_medmerge.engines import PhaseTrainer, weights_sha256
+from monai_medmerge.engines import PhaseTrainer
 from monai_medmerge.errors import SettingError
 from monai_medmerge.evaluation import (
     Resampling,
@@ -29,7 +29,7 @@ from monai_medmerge.evaluation import (
 )
 from monai_medmerge.evaluation.report.document import origin_of
 from monai_medmerge.evaluation.results.parts import one_line
-from monai_medmerge.files import save_weights, whole_file, write_json
+from monai_medmerge.files import save_weights, weights_sha256, whole_file, write_json
 from monai_medmerge.networks import coefficients, is_merged, merge_record
 from monai_medmerge.sources import Source
 

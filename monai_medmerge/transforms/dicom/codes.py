@@ -21,9 +21,16 @@ DEFINITION, RESULTS, DATALIST = "model.json", "metrics.json", "dataset.json"
 _CATEGORIES, _LESIONS, _FLUIDS = "CID7150", ("CID7159", "CID7194"), "CID7197"
 # Words that mean one thing in a brain or an eye and another in the table.
 _AMBIGUOUS = {"ventricle", "pelvis", "background", "normal", "disc", "cup", "other", "line", "interface"}
-_SPELLINGS = {"tumour": "neoplasm", "tumor": "neoplasm", "gall bladder": "gallbladder", "oesophagus": "esophagus", "oedema": "edema"}
+_SPELLINGS = {
+    "tumour": "neoplasm",
+    "tumor": "neoplasm",
+    "gall bladder": "gallbladder",
+    "oesophagus": "esophagus",
+    "oedema": "edema",
+}
 _SPELLINGS |= {"urinary bladder": "bladder", "haemorrhage": "hemorrhage", "grey matter": "gray matter"}
 _SPELLINGS |= {"thyroid gland": "thyroid", "postcava": "inferior vena cava", "csf": "cerebrospinal fluid"}
+_SPELLINGS |= {"oesophagus": "esophagus"}
 _SIDE = re.compile(r"\b(left|right|l|r)\b")
 
 
