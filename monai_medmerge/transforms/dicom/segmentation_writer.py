@@ -21,7 +21,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 
 from monai_medmerge.errors import DicomSeriesError, SettingError
-from monai_medmerge.transforms.dicom.geometry import Stack
+from monai_medmerge.transforms.dicom.geometry.stacks import Stack
 from monai_medmerge.transforms.dicom.reader import DicomSeriesReader
 from monai_medmerge.transforms.foreign import guarded, quiet
 from monai_medmerge.transforms.writing import OutputPaths, whole_labels
@@ -147,6 +147,8 @@ def write_seg(
 
 def _check_grid(labels: Array, affine: Array, stack: Stack) -> None:
     where = stack.frames[0].header.where
+    if stack.frames[0].crop is not None:
+        raise DicomSeriesError("a series of slices that a SEG can reference", "a mosaic", where)
     shape = (*stack.frames[0].size, len(stack.heights))
     if tuple(labels.shape) != shape:
         found = "x".join(map(str, labels.shape))
