@@ -20,9 +20,8 @@ from monai_medmerge.bundle.overlay.checkpoints import redirect_savers, set_aside
 from monai_medmerge.bundle.overlay.config import find_trainer, when_made
 from monai_medmerge.bundle.overlay.merging import MergedStart, MergeOptions, merged_start
 from monai_medmerge.bundle.overlay.network import trained_network
-from monai_medmerge.engines import weights_sha256
 from monai_medmerge.errors import SettingError
-from monai_medmerge.files import save_weights, whole_file, write_json
+from monai_medmerge.files import save_weights, weights_sha256, whole_file, write_json
 from monai_medmerge.sources import load_sources, match
 
 logger = logging.getLogger(__name__)
