@@ -45,7 +45,7 @@ class ContributionCourse:
         self.writer = summary_writer
         self.interval = interval
         self.sources = list(merge_record(network).sources)
-        self.sizes = {name: blend.sources[0].numel() for name, _, _, blend in blends(network)}
+        self.sizes = {found.name: found.blend.sources[0].numel() for found in blends(network)}
         self.start: dict[str, Tensor] = {}
         self.rows: list[dict[str, float]] = []
 

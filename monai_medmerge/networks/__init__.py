@@ -4,7 +4,9 @@ from monai_medmerge.networks.alignment.aligning import align
 from monai_medmerge.networks.alignment.permutation import channel_groups
 from monai_medmerge.networks.batchnorm import image_of, recalibrate
 from monai_medmerge.networks.blend import MergeRecord
-from monai_medmerge.networks.merging import blends, coefficients, fold, is_merged, merge, merge_record
+from monai_medmerge.networks.folding import fold
+from monai_medmerge.networks.merged import blends, coefficients, is_merged, merge_record
+from monai_medmerge.networks.merging import merge
 from monai_medmerge.networks.penalty import coefficient_penalty
 
 __all__ = [

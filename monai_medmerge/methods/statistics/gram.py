@@ -41,19 +41,13 @@ def gram_matrices(
         >>> grams["weight"].shape
         torch.Size([2, 9, 9])
     """
-    layers = {f"{name}.weight" if name else "weight": module for name, module in network.named_modules()}
-    chosen = {
-        name: module
-        for name, module in layers.items()
-        if (isinstance(module, nn.Linear) or (isinstance(module, _ConvNd) and not isinstance(module, _ConvTransposeNd)))
-        and selects(include, name)
-    }
+    chosen = linear_layers(network, include)
     sums: dict[str, Tensor] = {}
     counts = dict.fromkeys(chosen, 0)
 
     def observer(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
         def observe(layer: nn.Module, inputs: tuple[Any, ...]) -> None:
-            for rows in _rows(layer, inputs[0].detach()):
+            for rows in layer_rows(layer, inputs[0].detach()):
                 product = rows.mT @ rows
                 sums[name] = sums[name].add_(product) if name in sums else product
                 counts[name] += rows.shape[1]
@@ -75,8 +69,40 @@ def gram_matrices(
     return {name: (value / counts[name]).float().cpu() for name, value in sums.items()}
 
 
-def _rows(layer: nn.Module, value: Tensor) -> Iterator[Tensor]:
-    """What a layer multiplies its weight with, (group, row, input), in parts that fit in memory."""
+def linear_layers(network: nn.Module, include: str | Sequence[str] = ("*",)) -> dict[str, nn.Module]:
+    """The linear and convolutional layers of a network, by the names of their weights; no transposed ones.
+
+    Args:
+        network: any module.
+        include: patterns of weight names.
+
+    Example:
+        >>> list(linear_layers(nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.ConvTranspose2d(2, 1, 3))))
+        ['0.weight']
+    """
+    named = {f"{name}.weight" if name else "weight": module for name, module in network.named_modules()}
+    return {
+        name: module
+        for name, module in named.items()
+        if (isinstance(module, nn.Linear) or (isinstance(module, _ConvNd) and not isinstance(module, _ConvTransposeNd)))
+        and selects(include, name)
+    }
+
+
+def layer_rows(layer: nn.Module, value: Tensor) -> Iterator[Tensor]:
+    """What a layer multiplies its weight with, in parts that fit in memory.
+
+    Args:
+        layer: linear or convolutional.
+        value: its input.
+
+    Returns:
+        Parts (group, row, input) of all rows: tokens of a linear layer, patches of a convolution.
+
+    Example:
+        >>> [rows.shape for rows in layer_rows(nn.Conv2d(2, 4, 3), torch.zeros(5, 2, 4, 3))]
+        [torch.Size([1, 5, 18]), torch.Size([1, 5, 18])]
+    """
     if not isinstance(layer, _ConvNd):
         yield value.reshape(1, -1, value.shape[-1])
         return

@@ -64,13 +64,29 @@ class SegmentTable:
         where = Path(path).name
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
+            raise SettingError("dcmqi's JSON with segmentAttributes", type(error).__name__, where) from error
+        return cls.from_content(content, where)
+
+    @classmethod
+    def from_content(cls, content: Any, where: str) -> SegmentTable:
+        """The table that dcmqi's JSON holds.
+
+        Args:
+            content: as `from_json` reads it.
+            where: what it is from, for errors.
+
+        Raises:
+            SettingError: as `from_json`.
+        """
+        try:
             found = [item for group in content["segmentAttributes"] for item in _as_list(group)]
             table = cls(
                 tuple(sorted(found, key=lambda item: int(item["labelID"]))),
                 str(content.get("SeriesDescription", cls.series_description)),
                 int(content.get("SeriesNumber", cls.series_number)),
             )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise SettingError("dcmqi's JSON with segmentAttributes", type(error).__name__, where) from error
         if len({int(item["labelID"]) for item in table.segments}) < len(found):
             raise SettingError("one description for each labelID", "several", where)
