@@ -12,7 +12,11 @@ from monai_medmerge.errors import DatasetError
 
 
 def predict(
-    network: nn.Module, batches: Iterable[dict[str, Any]], image: str = "image", label: str = "label"
+    network: nn.Module,
+    batches: Iterable[dict[str, Any]],
+    image: str = "image",
+    label: str = "label",
+    sigmoid: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Class probabilities and labels of all batches, in their order.
 
@@ -21,9 +25,10 @@ def predict(
         batches: dictionaries with images (batch, channel, ...) and class numbers (batch,).
         image: key of the images.
         label: key of the labels.
+        sigmoid: whether labels do not exclude one another: labels are then (batch, class), 0 or 1 or NaN.
 
     Returns:
-        Probabilities (case, class), float32, and labels (case,), int64, on the CPU.
+        Probabilities (case, class), float32, and labels (case,), int64, on the CPU; with `sigmoid` (case, class).
 
     Raises:
         DatasetError: there is no batch.
@@ -44,5 +49,7 @@ def predict(
     if not found:
         raise DatasetError("at least one batch of images", "none", "batches")
     scores = torch.cat([torch.as_tensor(scores).cpu().float() for scores, _ in found])
+    if sigmoid:
+        return scores.sigmoid().as_subclass(Tensor), torch.cat([labels for _, labels in found]).as_subclass(Tensor)
     # Images may be MetaTensors; what is returned is plain.
     return scores.softmax(1).as_subclass(Tensor), torch.cat([labels for _, labels in found]).long().as_subclass(Tensor)

@@ -45,11 +45,16 @@ def fold(merged: nn.Module) -> nn.Module:
     for module, blended in weights.items():
         _restore(memo[id(module)], module, blended, order[module])
     remove_hooks(folded)
-    _thaw(folded)
+    thaw(folded)
     return folded
 
 
-def _thaw(network: nn.Module) -> None:
+def thaw(network: nn.Module) -> None:
+    """Let every parameter that can learn learn.
+
+    Args:
+        network: changed in place.
+    """
     for parameter in network.parameters():
         # Integers, which some networks keep as parameters, take no gradient.
         parameter.requires_grad_(parameter.is_floating_point())

@@ -15,6 +15,7 @@ from monai_medmerge.errors import SettingError
 from monai_medmerge.networks.blend import Coefficients, Columns, KernelBlend, MergeRecord
 from monai_medmerge.networks.constraints import CONSTRAINTS
 from monai_medmerge.networks.copying import copy_network
+from monai_medmerge.networks.folding import thaw
 from monai_medmerge.networks.forward_pass import blend_at_once
 from monai_medmerge.networks.kernels import KernelLayout, KernelTensor, head_index, kernel_tensors
 from monai_medmerge.networks.start import Start, among, check_start
@@ -73,6 +74,7 @@ def merge(
             has parametrizations already.
 
     Example:
+        >>> from monai_medmerge import coefficients, fold
         >>> sources = [Source.from_network(nn.Linear(4, 3), name) for name in ("a", "b")]
         >>> merged = merge(nn.Linear(4, 3), sources)
         >>> coefficients(merged)["weight"].shape
@@ -95,7 +97,7 @@ def merge(
     if not chosen:
         raise SettingError("patterns that leave something to merge", f"include={include}, exclude={exclude}", "merge")
     parents = {id(child): parent for parent in merged.modules() for child in parent.children()}
-    _thaw(merged)
+    thaw(merged)
     with torch.no_grad():
         _blend_statistics(merged, plan, include, exclude)
     blended = plan.blends([(tensor, parents.get(id(tensor.module))) for tensor in chosen])

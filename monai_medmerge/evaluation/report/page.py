@@ -135,7 +135,8 @@ def _environment(escape: bool) -> Any:
 def _tables(found: Mapping[str, Any]) -> dict[str, Any]:
     """Rows of the tables whose columns depend on the content, as text."""
     stages, ranking, shares = found["stages"], found["ranking"], found["contributions"]
-    names = list(dict.fromkeys(name for stage in stages.values() for name in stage))
+    # What is measured of each class has tables of its own.
+    names = list(dict.fromkeys(n for stage in stages.values() for n, v in stage.items() if not isinstance(v, Mapping)))
     tables: dict[str, Any] = {
         "stage_names": [name.replace("_", " ") for name in names],
         "stage_rows": [[key, *(number(stage.get(name)) for name in names)] for key, stage in stages.items()],
