@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from monai.utils import optional_import
 
 from monai_medmerge.evaluation.report.document import ReportContent, document
 from monai_medmerge.evaluation.report.drawings import figures
+from monai_medmerge.files import write_text
 
 jinja2, _ = optional_import("jinja2", descriptor="pip install 'monai_medmerge[report]': {}")
 
@@ -44,6 +44,9 @@ def write_report(folder: str | os.PathLike[str], content: ReportContent) -> dict
     Returns:
         The three paths by their names.
 
+    Raises:
+        OutputError: they cannot be written.
+
     Example:
         >>> from tempfile import TemporaryDirectory
         >>> with TemporaryDirectory() as folder:
@@ -60,8 +63,7 @@ def write_report(folder: str | os.PathLike[str], content: ReportContent) -> dict
     paths = {}
     for name, text in written.items():
         paths[name] = Path(folder) / name
-        with _whole(paths[name]) as part:
-            part.write_text(text, encoding="utf-8")
+        write_text(paths[name], text)
     return paths
 
 
@@ -160,15 +162,3 @@ def _escape(value: Any) -> Any:
     if isinstance(value, Sequence):
         return [_escape(item) for item in value]
     return value
-
-
-@contextmanager
-def _whole(path: Path) -> Iterator[Path]:
-    """A temporary path beside the wanted one, which it becomes at the end."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    try:
-        yield part
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)

@@ -10,7 +10,6 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import BytesIO
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
@@ -18,6 +17,7 @@ from monai.utils import optional_import
 from torch import Tensor
 
 from monai_medmerge.evaluation.shares import source_names, summarise
+from monai_medmerge.files import whole_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,13 +59,8 @@ def _canvas(target: Target, width: float, height: float, dark: bool = False) -> 
         if not isinstance(target, str | os.PathLike):
             figure.savefig(target, format="png", dpi=dpi)
             return
-        final = Path(target).absolute()
-        part = final.with_name(f".{final.name}.drawing")
-        try:
+        with whole_file(target) as part:
             figure.savefig(part, format="png", dpi=dpi)
-            part.replace(final)
-        finally:
-            part.unlink(missing_ok=True)
 
 
 def contributions_plot(frame: pd.DataFrame, path: Target, dark: bool = False) -> None:

@@ -21,6 +21,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 
 from monai_medmerge.errors import DicomSeriesError, SettingError
+from monai_medmerge.files import whole_file
 from monai_medmerge.transforms.dicom.geometry.stacks import Stack
 from monai_medmerge.transforms.dicom.reader import DicomSeriesReader
 from monai_medmerge.transforms.foreign import guarded, quiet
@@ -151,13 +152,8 @@ def write_seg(
             where,
             lambda: _build(labels, stack, table, segmentation_type),
         )
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".part_{path.name}")
-        try:
+        with whole_file(path) as part:
             seg.save_as(part, enforce_file_format=True)
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
     return path
 
 
