@@ -17,7 +17,7 @@ from monai_medmerge.data.classes import agreed_class_names, class_names
 from monai_medmerge.data.datasets import load_datalist, prepare_medmnist, write_images
 from monai_medmerge.data.site import load_cases
 from monai_medmerge.data.volumes import list_volumes, load_volumes
-from monai_medmerge.files import save_weights, whole_file, write_json
+from monai_medmerge.files import owned, save_weights, whole_file, write_json
 from monai_medmerge.sources.filling import load_weights, log_match
 from monai_medmerge.transforms.dicom.codes import class_codes, offer_code, segments_of
 
@@ -46,6 +46,7 @@ __all__ = [
     "merge_sources",
     "named_reference",
     "offer_code",
+    "owned",
     "phase_handlers",
     "prepare_medmnist",
     "rank_sources",

@@ -84,12 +84,12 @@ def set_aside_report(folder: str | os.PathLike[str]) -> list[str]:
         return []
     aside = root / SUPERSEDED
     aside.mkdir(exist_ok=True)
-    # What the older run wrote shall not stand beside what a still older one did.
-    for name in (PAGE, DATA, CARD):
-        (aside / name).unlink(missing_ok=True)
+    names = [file.name for file in old]
     for file in old:
         file.replace(aside / file.name)
-    names = [file.name for file in old]
+    # What the older run wrote shall not stand beside what a still older one did.
+    for name in {PAGE, DATA, CARD} - set(names):
+        (aside / name).unlink(missing_ok=True)
     logger.info("Moved an older verification to %s: %s", SUPERSEDED, ", ".join(names))
     return names
 

@@ -117,7 +117,7 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
         OutputError: it cannot be written.
     """
     with whole_file(path) as part:
-        part.write_text(text, encoding="utf-8")
+        part.write_text(text, encoding="utf-8", newline="")
 
 
 def write_json(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None:

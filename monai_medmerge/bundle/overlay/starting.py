@@ -21,7 +21,7 @@ from monai_medmerge.bundle.overlay.config import find_trainer, when_made
 from monai_medmerge.bundle.overlay.merging import MergedStart, MergeOptions, merged_start
 from monai_medmerge.bundle.overlay.network import trained_network
 from monai_medmerge.errors import SettingError
-from monai_medmerge.files import save_weights, weights_sha256, whole_file, write_json
+from monai_medmerge.files import owned, save_weights, weights_sha256, whole_file, write_json
 from monai_medmerge.sources import load_sources, match
 
 logger = logging.getLogger(__name__)
@@ -120,10 +120,11 @@ class Overlay:
 
         def run_from_merged(*arguments: Any, **keywords: Any) -> Any:
             network = trained_network(trainer, resolver.resolved_content, self.network_id)
-            if self.start is None:
-                self._begin(trainer, network, resolver.resolved_content)
-            result = run(*arguments, **keywords)
-            self._save(FINAL, network)
+            with owned(self._folder):
+                if self.start is None:
+                    self._begin(trainer, network, resolver.resolved_content)
+                result = run(*arguments, **keywords)
+                self._save(FINAL, network)
             return result
 
         trainer.run = run_from_merged

@@ -15,7 +15,7 @@ from monai.utils import optional_import
 from monai_medmerge.evaluation.comparison.pictures import CasePicture
 from monai_medmerge.evaluation.report.document import ReportContent, document
 from monai_medmerge.evaluation.report.drawings import figures
-from monai_medmerge.files import whole_file
+from monai_medmerge.files import write_text
 
 jinja2, _ = optional_import("jinja2", descriptor="pip install 'monai_medmerge[report]': {}")
 
@@ -50,6 +50,9 @@ def write_report(folder: str | os.PathLike[str], content: ReportContent) -> dict
     Returns:
         The three paths by their names.
 
+    Raises:
+        OutputError: they cannot be written.
+
     Example:
         >>> from tempfile import TemporaryDirectory
         >>> with TemporaryDirectory() as folder:
@@ -66,8 +69,7 @@ def write_report(folder: str | os.PathLike[str], content: ReportContent) -> dict
     paths = {}
     for name, text in written.items():
         paths[name] = Path(folder) / name
-        with whole_file(paths[name]) as part:
-            part.write_text(text, encoding="utf-8")
+        write_text(paths[name], text)
     return paths
 
 
