@@ -1,7 +1,7 @@
 """Ignite engines on MONAI's trainers: one per phase."""
 
 from monai_medmerge.engines.coefficient import CoefficientTrainer
-from monai_medmerge.engines.finetune import FineTuner, weights_sha256
+from monai_medmerge.engines.finetune import FineTuner
 from monai_medmerge.engines.phase import PhaseTrainer, Record
 from monai_medmerge.engines.probe import EvaluationInferer, LinearProbeTrainer
 from monai_medmerge.engines.teach import TeachTrainer, divergence
@@ -15,5 +15,4 @@ __all__ = [
     "Record",
     "TeachTrainer",
     "divergence",
-    "weights_sha256",
 ]

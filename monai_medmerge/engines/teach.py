@@ -12,10 +12,10 @@ from monai.engines.utils import default_prepare_batch
 from torch import Tensor, nn
 from torch.nn.functional import log_softmax
 
-from monai_medmerge.engines.finetune import weights_sha256
 from monai_medmerge.engines.phase import PhaseTrainer, trainable
 from monai_medmerge.errors import DatasetError, SettingError
-from monai_medmerge.networks.batchnorm import image_of
+from monai_medmerge.files import weights_sha256
+from monai_medmerge.inspection import image_of
 
 SOFT = "soft"
 

@@ -5,6 +5,7 @@ from monai_medmerge.handlers.coefficients import CoefficientLogger
 from monai_medmerge.handlers.losses import EpochLosses
 from monai_medmerge.handlers.probabilities import ProbabilityWriter
 from monai_medmerge.handlers.resume import ResumeHandler
+from monai_medmerge.handlers.saving import WholeCheckpointSaver
 from monai_medmerge.handlers.seed import EpochSeedHandler
 
 __all__ = [
@@ -14,4 +15,5 @@ __all__ = [
     "ProbabilityWriter",
     "ResumeHandler",
     "WeightAverager",
+    "WholeCheckpointSaver",
 ]

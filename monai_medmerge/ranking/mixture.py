@@ -16,7 +16,7 @@ FLOOR = 1e-4
 
 def mixture_weights(
     probabilities: Float[Tensor, "source case class *voxel"] | Float[np.ndarray, "source case class *voxel"],
-    labels: Int[Tensor, case * voxel] | Int[np.ndarray, case * voxel],
+    labels: Int[Tensor, " case *voxel"] | Int[np.ndarray, " case *voxel"],
     prior: float = 2.0,
 ) -> list[float]:
     """Weights of a mixture of sources that make the labels likely: ``max over w of prod_i (sum_n w_n p_n(y_i | x_i))``.

@@ -13,7 +13,8 @@ from torch import nn
 from torch.nn.functional import kl_div
 
 from monai_medmerge import DatasetError, ResumeError, SettingError
-from monai_medmerge.engines import TeachTrainer, divergence, weights_sha256
+from monai_medmerge.engines import TeachTrainer, divergence
+from monai_medmerge.files import weights_sha256
 from monai_medmerge.handlers import EpochSeedHandler, ResumeHandler, WeightAverager
 from monai_medmerge.methods import Ensemble
 
