@@ -16,8 +16,9 @@ from monai_medmerge import Source
 Mixture = list[tuple[float, nn.Module]]
 Way = Callable[[Cell], "nn.Module | Mixture"]
 
-RECIPE_STEPS = 2 * STEPS
-"""That the default spends: one fine-tuning, one student."""
+STUDENT_STEPS = 2 * STEPS
+RECIPE_STEPS = 4 * STEPS + STUDENT_STEPS
+"""That `taught` spends on four sources: a fine-tuning of each, and one student."""
 PHASES = {"ft": 1, "lpft": 2, "average": 3, "own": 4, "each": 10}
 
 
@@ -69,6 +70,27 @@ def self_taught_afresh(cell: Cell) -> nn.Module:
     return cell.student(picked(cell), cell.soft(both))
 
 
+def self_taught_long(cell: Cell) -> nn.Module:
+    """As `self_taught`, with as many steps of the student as `taught` has."""
+    tuned = cell.fine_tuned
+    return cell.student(tuned, cell.said(tuned, cell.unlabelled), steps=STUDENT_STEPS)
+
+
+def taught(cell: Cell) -> nn.Module:
+    """The fine-tuned picked source, taught by all: the mixture that the labels weigh, and the mean of the tuned."""
+    return cell.student(cell.fine_tuned, cell.soft(_all_teachers(cell)), steps=STUDENT_STEPS)
+
+
+def taught_from_average(cell: Cell) -> nn.Module:
+    """The average, taught by the mean of the sources: all that can be done without a label."""
+    return cell.student(cell.average(), cell.soft(ensemble(cell)), steps=STUDENT_STEPS)
+
+
+def _all_teachers(cell: Cell) -> Mixture:
+    """Half the mixture of the sources as they are, half the mean of the fine-tuned."""
+    return [(weight / 2, network) for weight, network in (*mixture(cell), *tuned_ensemble(cell))]
+
+
 def average(cell: Cell) -> nn.Module:
     """The recalibrated average, not trained."""
     return cell.average()
@@ -101,8 +123,9 @@ def _tuned_sources(cell: Cell) -> list[Source]:
 WAYS: dict[str, Way] = {
     way.__name__: way
     for way in (
-        picked, ft, lpft, ft_long, lpft_long, ft_average, ft_own, self_taught, self_taught_afresh,
+        picked, ft, lpft, ft_long, lpft_long, ft_average, ft_own, self_taught, self_taught_afresh, self_taught_long,
+        taught, taught_from_average,
         average, mixture, ensemble, ratatouille, tuned_ensemble,
     )
 }  # fmt: skip
-FOR_NO_LABELS = ("average", "ensemble")
+FOR_NO_LABELS = ("average", "ensemble", "taught_from_average")
