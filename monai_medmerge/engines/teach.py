@@ -15,7 +15,7 @@ from torch.nn.functional import log_softmax
 from monai_medmerge.engines.phase import PhaseTrainer, trainable
 from monai_medmerge.errors import DatasetError, SettingError
 from monai_medmerge.files import weights_sha256
-from monai_medmerge.networks.batchnorm import image_of
+from monai_medmerge.inspection import image_of
 
 SOFT = "soft"
 

@@ -29,6 +29,7 @@ from monai_medmerge.evaluation.comparison.rows import Comparison, with_checks
 from monai_medmerge.evaluation.comparison.saliency import Saliency
 from monai_medmerge.evaluation.comparison.volumes import compare_dice, dice
 from monai_medmerge.evaluation.results.segments import segment_measures, stacked
+from monai_medmerge.inspection import device_of, evaluating
 from monai_medmerge.ranking.features import extract, layer_before_scores, pair
 
 Inferer = Callable[[Tensor, nn.Module], Tensor]
@@ -256,15 +257,8 @@ class _Watch:
                     kept.append((now == was)[:, 0].double().numpy())
 
     def _scores(self, network: nn.Module, images: Tensor) -> Tensor:
-        device = next(network.parameters()).device
-        modes = {module: module.training for module in network.modules()}
-        network.eval()
-        try:
-            with torch.no_grad():
-                found = self.inferer(images.to(device), network)
-        finally:
-            for module, mode in modes.items():
-                module.training = mode
+        with evaluating(network):
+            found = self.inferer(images.to(device_of(network)), network)
         if not isinstance(found, Tensor) or found.ndim < 2 or found.shape[1] < 2:
             raise SettingError("scores (batch, class, ...) of two classes or more", _shape(found), "network")
         return torch.as_tensor(found).as_subclass(Tensor).float().cpu()

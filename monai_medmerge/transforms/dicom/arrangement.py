@@ -10,6 +10,7 @@ import numpy as np
 from monai_medmerge.errors import DicomSeriesError
 from monai_medmerge.transforms.dicom.geometry.alike import (
     check_alike,
+    check_origin,
     choose_stack,
     count_stacks,
     without_localizers,
@@ -68,6 +69,7 @@ def arrange(headers: Sequence[Header], policies: Mapping[str, str], choice: Choi
     frames = [frame for header in headers for frame in find_frames(header)]
     remarks: list[str] = []
     if choice.pictures:
+        check_origin(frames, ("StudyInstanceUID", "Modality"))
         return Arrangement((stack_pictures(frames),))
     kept = without_localizers(frames, policies["localizer"], remarks)
     if choice.stack is not None:

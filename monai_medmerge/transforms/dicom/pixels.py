@@ -190,7 +190,7 @@ class FrameSource:
         low, high = self.layout.stored_range
         if frame.ndim == 2 and frame.dtype.kind in "iu" and not low <= frame.min() <= frame.max() <= high:
             # Lossy compression overshoots at edges.
-            slack = (high - low + 1) // 16 if self.header.transfer_syntax in _LOSSY else 0
+            slack = (high - low + 1) // 8 if self.header.transfer_syntax in _LOSSY else 0
             if low - slack <= frame.min() and frame.max() <= high + slack:
                 return np.clip(frame, low, high)
             found = f"values from {frame.min()} to {frame.max()}"

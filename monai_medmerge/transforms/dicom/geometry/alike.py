@@ -29,15 +29,20 @@ def without_localizers(frames: Sequence[Frame], policy: str, remarks: list[str])
     return rest
 
 
-def check_alike(frames: Sequence[Frame]) -> None:
-    """Refuse frames of several patients, studies, spaces or units, and those that differ in size or orientation."""
-    first = frames[0]
+def check_origin(frames: Sequence[Frame], keywords: Sequence[str] = _SHARED) -> None:
+    """Refuse frames of several patients, or that differ in what their files state of `keywords`."""
     headers = list({id(frame.header): frame.header for frame in frames}.values())
-    for keyword in ("PatientID", *_SHARED):
+    for keyword in ("PatientID", *keywords):
         stated = [h.patient if keyword == "PatientID" else h.text(keyword) for h in headers]
         # Files that lack it say nothing against it.
         if len(kinds := set(stated) - {""}) > 1:
             raise DicomSeriesError(f"slices of one {keyword}", f"{len(kinds)} different ones", headers[0].where)
+
+
+def check_alike(frames: Sequence[Frame]) -> None:
+    """Refuse frames of several patients, studies, spaces or units, and those that differ in size or orientation."""
+    first = frames[0]
+    check_origin(frames)
     for frame in frames[1:]:
         if frame.header is not first.header and frame.size != first.size:
             found = f"{frame.size[0]}x{frame.size[1]}"

@@ -39,11 +39,11 @@ def is_mosaic(header: Header) -> bool:
 
 def _exceeds_matrix(header: Header) -> bool:
     """Whether a Siemens image is so much larger than its acquisition matrix that it needs a look into its header."""
-    matrix = header.numbers("AcquisitionMatrix")
-    if not matrix or header.frames != 1 or header.pixel_offset is None or header.text("Modality") != "MR":
+    matrix = [number for number in header.numbers("AcquisitionMatrix") or () if number > 0]
+    if len(matrix) != 2 or header.frames != 1 or not header.text("Manufacturer").upper().startswith("SIEMENS"):
         return False
-    side = max(matrix)
-    if side < 1 or min(header.integer("Rows", 0), header.integer("Columns", 0)) < 3 * side:
+    # A mosaic has two tiles each way at least; so has an image that was interpolated.
+    if header.integer("Rows", 0) * header.integer("Columns", 0) < 4 * matrix[0] * matrix[1]:
         return False
     csa = guarded(DicomSeriesError, "Siemens' CSA header", header.where, lambda: _csa(header))
     return (csareader.get_n_mosaic(csa) or 0) > 1 if csa else False
