@@ -21,9 +21,11 @@ job and not into its imports. Event files of TensorBoard are logs, to which ever
 from __future__ import annotations
 
 import argparse
+import hashlib
 import io
 import json
 import os
+import pickle
 import random
 import resource
 import shutil
@@ -34,7 +36,7 @@ import time
 import traceback
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -47,7 +49,7 @@ from safetensors.torch import load_file, save_file
 from monai_medmerge.__main__ import main as command
 from monai_medmerge.bundle import write_images
 from monai_medmerge.errors import OutputError, causes
-from monai_medmerge.files import file_sha256, save_weights
+from monai_medmerge.files import file_sha256, save_weights, tensors_sha256
 from monai_medmerge.methods import merge_files
 
 BUNDLE = Path(__file__).parent.parent / "bundles" / "medmerge_classification"
@@ -89,10 +91,10 @@ def stream(inputs: Path, work: Path) -> None:
 
 def export(inputs: Path, work: Path) -> None:
     """A bundle with TorchScript."""
-    if command([*EXPORT, "--weights", str(inputs / "model.pt"), "--output", str(work / "bundle")]):
-        # Where the killed one had come to its end, its bundle is there, and no other one is made.
-        if not (work / "bundle").exists():
-            raise OutputError("a bundle", "none", "export")
+    status = command([*EXPORT, "--weights", str(inputs / "model.pt"), "--output", str(work / "bundle")])
+    # Where the killed one had come to its end, its bundle is there, and no other one is made.
+    if status and not (work / "bundle").exists():
+        raise OutputError("a bundle", "none", "export")
 
 
 def rank(inputs: Path, work: Path) -> None:
@@ -126,7 +128,7 @@ JOBS: dict[str, Callable[[Path, Path], None]] = {
 
 
 def child(job: Callable[[], object], log: Path, limit: int = 0) -> int:
-    """Fork a process that runs a job; its number. Its output goes to the log, and its error, if any, to its last line."""
+    """Fork a process that runs a job; its number. Its output goes to the log, which ends in its error, if any."""
     process = os.fork()
     if process:
         return process
@@ -222,7 +224,7 @@ class Trial:
         """Of all files, hidden ones too, but for logs; the printed text under the name `printed`."""
         files = {str(path.relative_to(self.work)): path for path in sorted(self.work.rglob("*")) if path.is_file()}
         files = {name: path for name, path in files.items() if "events" not in Path(name).parts}
-        return {name: file_sha256(path) for name, path in files.items()}
+        return {name: content_sha256(path) for name, path in files.items()}
 
     def printed(self) -> dict[str, str]:
         """Of the job whose result is what it prints."""
@@ -263,6 +265,32 @@ class Trial:
 def ended(process: int) -> int:
     """Wait for a child; its status."""
     return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+
+
+def content_sha256(path: Path) -> str:
+    """Of a file's bytes; of a checkpoint to go on from, of what is in it.
+
+    Beside its content such a file holds which of its texts are one object, which differs after a run that was loaded.
+    """
+    if path.parent.name != "checkpoints" or path.suffix != ".pt":
+        return file_sha256(path)
+    digest = hashlib.sha256()
+
+    def add(value: object) -> None:
+        digest.update(type(value).__name__.encode())
+        if isinstance(value, torch.Tensor):
+            digest.update(tensors_sha256({"": value}).encode())
+        elif isinstance(value, dict | list | tuple):
+            for item in value.items() if isinstance(value, dict) else value:
+                add(item)
+        else:
+            digest.update(repr(value).encode())
+
+    try:
+        add(torch.load(path, weights_only=True))
+    except (RuntimeError, OSError, ValueError, EOFError, pickle.UnpicklingError):
+        return "damaged"
+    return digest.hexdigest()
 
 
 def readable(path: Path) -> bool:
@@ -317,7 +345,7 @@ def full(trial: Trial, limits: Sequence[int], small_disk: bool) -> Tally:
     tally = Tally()
     for limit in limits:
         trial.clear()
-        with disk(trial.work, limit) if small_disk else suppress():
+        with disk(trial.work, limit) if small_disk else nullcontext():
             status = ended(trial.start(0 if small_disk else limit))
             if status == 2:
                 tally.hit += 1
@@ -371,9 +399,8 @@ def main() -> int:
         prepare(base / "inputs")
         for name in arguments.jobs:
             trial = Trial(name, base)
-            start = (
-                f"{name} ({trial.undisturbed.seconds:.1f} s, {len(trial.undisturbed.same)} files the same each time)"
-            )
+            undisturbed = trial.undisturbed
+            start = f"{name} ({undisturbed.seconds:.1f} s, {len(undisturbed.same)} files the same each time)"
             if arguments.full:
                 tallies = {"files limited": full(trial, LIMITS, small_disk=False)}
                 if may_mount(trial.work):
