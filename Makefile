@@ -18,35 +18,39 @@ ifndef MEDMERGE_DATA
   endif
 endif
 
-.PHONY: demo demo-segmentation test lint bench clean
+.PHONY: help demo demo-segmentation test lint bench label-server test-label clean
+.DEFAULT_GOAL := help
 
-demo: $(READY)
+help:  ## what there is to run
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/\1\t\2/' | expand -t 20
+
+demo: $(READY)  ## merge real networks for a new task and show what each way reaches (DATA=phantom)
 	OMP_NUM_THREADS=1 $(BIN)/python -W ignore examples/demo.py --data $(DATA) --output $(OUTPUT)
 
-demo-segmentation: $(READY)
+demo-segmentation: $(READY)  ## the same for label maps of volumes
 	OMP_NUM_THREADS=1 $(BIN)/python -W ignore examples/demo_segmentation.py --data $(DATA) --output outputs/demo_segmentation_$(DATA)
 
 # One thread a worker: threads that wait for each other on shared cores cost far more than they bring.
-test: $(READY)
+test: $(READY)  ## every test, doctests included
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
-lint: $(READY)
+lint: $(READY)  ## ruff, mypy, import-linter
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(READY)
+bench: $(READY)  ## what a step of coefficient learning costs
 	$(BIN)/python -m benchmarks.step_cost
 
 # MONAI Label clashes with this package's dependencies and has an environment of its own.
-label-server: $(LABEL_READY)
+label-server: $(LABEL_READY)  ## serve bundles with MONAI Label (BUNDLES, STUDIES, PORT)
 	$(LABEL_BIN)/python -W ignore -m monai_medmerge.label $(BUNDLES:%=--bundle %) --studies $(STUDIES) --port $(PORT)
 
-test-label: $(LABEL_READY)
+test-label: $(LABEL_READY)  ## tests of MONAI Label's server, in its own environment
 	OMP_NUM_THREADS=1 $(LABEL_BIN)/python -m pytest tests/label monai_medmerge/label
 
-clean:
+clean:  ## remove environments, caches and outputs
 	rm -rf $(VENV) $(LABEL_VENV) outputs build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 # torch first and alone: an unpinned resolution would take a build of several gigabytes.

@@ -36,6 +36,7 @@ from monai_medmerge import Source, recalibrate
 from monai_medmerge.bundle import label_budget
 from monai_medmerge.engines import FineTuner, LinearProbeTrainer
 from monai_medmerge.evaluation import macro_f1, predict
+from monai_medmerge.files import whole_file
 from monai_medmerge.ranking.order import SCORES, load_into, rank
 
 BUDGETS = (30, 60, 120, 240, 480)
@@ -142,9 +143,8 @@ def load(name: str, folder: Path) -> Source:
         network = build(classes(origin.data))
         steps = Steps(images, labels, origin.epochs * len(images) // BATCH, seed=0)
         FineTuner(network, steps, 1, nn.CrossEntropyLoss(), learning_rate=2e-3).run()
-        folder.mkdir(parents=True, exist_ok=True)
-        save_file(network.state_dict(), path.with_suffix(".part"))
-        path.with_suffix(".part").replace(path)
+        with whole_file(path) as part:
+            save_file(network.state_dict(), part)
     return Source.from_file(path, name)
 
 

@@ -22,6 +22,18 @@ from scipy.ndimage import gaussian_filter
 from monai_medmerge.files import whole_folder
 
 CLASS_NAMES = ("background", "front", "tail")
+CODES = {
+    name: {
+        "SegmentedPropertyCategoryCodeSequence": {
+            "CodeValue": "260787004", "CodingSchemeDesignator": "SCT", "CodeMeaning": "Physical object"
+        },
+        "SegmentedPropertyTypeCodeSequence": {
+            "CodeValue": name, "CodingSchemeDesignator": "99MEDMERGE", "CodeMeaning": f"{name} of a phantom"
+        },
+    }
+    for name in CLASS_NAMES[1:]
+}  # fmt: skip
+"""What the parts are in a DICOM SEG: nothing of a body."""
 SIZE = (34, 48, 34)
 SERIES_TILT = np.deg2rad(12)
 """The DICOM series lie oblique, as brain MR does."""
@@ -111,7 +123,8 @@ def write_volumes(folder: Path, training: int, validation: int, test: int, seed:
                 entries[section].append(names)
                 if section == "test" and n < 2:
                     write_series(image, tilt, part / "series" / f"{n:03}")
-        (part / "dataset.json").write_text(json.dumps({"class_names": CLASS_NAMES, **entries}, indent=1))
+        content = {"class_names": CLASS_NAMES, "codes": CODES, **entries}
+        (part / "dataset.json").write_text(json.dumps(content, indent=1))
     return folder
 
 

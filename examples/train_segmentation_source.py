@@ -10,7 +10,6 @@ blanked and noise was added, and sees no label at all.
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from monai_medmerge.bundle import volume_dice
-from monai_medmerge.files import whole_file
+from monai_medmerge.files import whole_file, write_json
 
 CONFIG = Path(__file__).parent.parent / "bundles" / "medmerge_segmentation" / "configs" / "merge.json"
 SEEDS = {"whole_hippocampus": 1, "reconstruction": 2}
@@ -116,7 +115,7 @@ def main() -> None:
     facts["validation"] = f"{score:.3f}"
     with whole_file(arguments.output) as part:
         save_file(network.state_dict(), part, metadata=facts)
-    arguments.output.with_suffix(".json").write_text(json.dumps(facts, indent=2) + "\n")
+    write_json(arguments.output.with_suffix(".json"), facts)
     print(f"{arguments.output.name}: validation {score:.3f}")
 
 

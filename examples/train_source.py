@@ -41,6 +41,8 @@ from PIL import Image
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from monai_medmerge.files import whole_file
+
 IMAGE_SIZE = 64
 BATCH_SIZE = 64
 PEAK_LEARNING_RATE = 4e-3
@@ -273,11 +275,9 @@ def serialise(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> byt
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write under a temporary name and move: a file of that name is always a whole one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".part")
-    partial.write_bytes(content)
-    partial.replace(path)
+    """A file of that name is always a whole one."""
+    with whole_file(path) as part:
+        part.write_bytes(content)
 
 
 def train_source(source: str, data: Path, output: Path, epochs: int, seed: int) -> float:

@@ -54,6 +54,10 @@ class DatasetError(MedMergeError):
     """Data for training or evaluation is absent, empty, unreadable or labelled outside the classes."""
 
 
+class OutputError(MedMergeError):
+    """Results cannot be written: no room, no right to, a name that does not do, or another run owns the folder."""
+
+
 class DicomSeriesError(MedMergeError):
     """A DICOM file or series cannot be turned into one unambiguous volume."""
 

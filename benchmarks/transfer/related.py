@@ -21,7 +21,13 @@ EPOCHS, STEPS, RATE = 40, 30, 1e-3
 
 
 def related_source(
-    name: str, network: nn.Module, images: torch.Tensor, labels: torch.Tensor, ancestor: Source | None, seed: int
+    name: str,
+    network: nn.Module,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    ancestor: Source | None,
+    seed: int,
+    epochs: int = EPOCHS,
 ) -> Source:
     """A source for the classes of these images.
 
@@ -32,16 +38,15 @@ def related_source(
         labels: numbers from 0.
         ancestor: what training starts from; the network's random weights if None.
         seed: of order and augmentation.
+        epochs: of training.
     """
     path = KEPT / f"{name}.pt"
     if not path.exists():
         if ancestor is not None:
             body = {key: value for key, value in ancestor.tensors.items() if not key.startswith("fc.")}
             network = load_into(network, Source(ancestor.name, body))
-        tuner = FineTuner(
-            network, Batches(images, labels, STEPS, seed), EPOCHS, nn.CrossEntropyLoss(), RATE, device="cpu"
-        )
-        tuner.run()
+        batches = Batches(images, labels, STEPS, seed)
+        FineTuner(network, batches, epochs, nn.CrossEntropyLoss(), RATE, device="cpu").run()
         path.parent.mkdir(parents=True, exist_ok=True)
         save_weights(path, network)
     return Source.from_file(path, name=name)

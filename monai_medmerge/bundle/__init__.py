@@ -11,14 +11,15 @@ from monai_medmerge.bundle.phases import phase_handlers
 from monai_medmerge.bundle.ranking import choose_sources, rank_sources
 from monai_medmerge.bundle.segmentation_outcome import SegmentationOutcome, volume_dice
 from monai_medmerge.bundle.starts import best_start, choose_start
-from monai_medmerge.bundle.verification import read_gate, set_aside_report, verify
+from monai_medmerge.bundle.verification import named_reference, read_gate, set_aside_report, verify
 from monai_medmerge.data.budget import label_budget
 from monai_medmerge.data.classes import agreed_class_names, class_names
 from monai_medmerge.data.datasets import load_datalist, prepare_medmnist, write_images
 from monai_medmerge.data.site import load_cases
 from monai_medmerge.data.volumes import list_volumes, load_volumes
-from monai_medmerge.files import save_weights, whole_file, write_json
+from monai_medmerge.files import owned, save_weights, whole_file, write_json
 from monai_medmerge.sources.filling import load_weights, log_match
+from monai_medmerge.transforms.dicom.codes import class_codes, offer_code, segments_of
 
 __all__ = [
     "MergeReport",
@@ -32,6 +33,7 @@ __all__ = [
     "check_ranks_agree",
     "choose_sources",
     "choose_start",
+    "class_codes",
     "class_names",
     "label_budget",
     "list_images",
@@ -42,11 +44,15 @@ __all__ = [
     "load_weights",
     "log_match",
     "merge_sources",
+    "named_reference",
+    "offer_code",
+    "owned",
     "phase_handlers",
     "prepare_medmnist",
     "rank_sources",
     "read_gate",
     "save_weights",
+    "segments_of",
     "set_aside_report",
     "start_distributed",
     "stop_distributed",

@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from monai_medmerge.engines import weights_sha256
+from monai_medmerge.files import weights_sha256
 
 
 def start_distributed() -> torch.device:

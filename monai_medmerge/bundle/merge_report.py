@@ -24,8 +24,8 @@ from monai_medmerge.evaluation import (
     write_report,
 )
 from monai_medmerge.files import whole_file
+from monai_medmerge.inspection import copy_network, device_of
 from monai_medmerge.networks import coefficients, is_merged, merge_record
-from monai_medmerge.networks.copying import copy_network
 from monai_medmerge.ranking.order import Ranking
 from monai_medmerge.sources import Source, match
 from monai_medmerge.sources.filling import load_weights
@@ -133,7 +133,7 @@ class MergeReport:
         reference = copy_network(self.network)
         load_weights(reference, self.reference)
         return compare(
-            reference.to(next(candidate.parameters()).device),
+            reference.to(device_of(candidate)),
             candidate,
             self.outcome.test_batches,
             self.outcome.class_names,

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from monai_medmerge.engines import LinearProbeTrainer
 from monai_medmerge.errors import SettingError
-from monai_medmerge.methods import fisher_diagonal, get_method, gram_matrices, merge_with
+from monai_medmerge.inspection import device_of
+from monai_medmerge.methods import cross_moments, fisher_diagonal, get_method, gram_matrices, merge_with
 from monai_medmerge.networks import merge, recalibrate
 from monai_medmerge.ranking.order import load_into, rank
 from monai_medmerge.sources import Source
@@ -34,9 +35,9 @@ def merge_sources(
 ) -> nn.Module:
     """Merge by the method of a name; what a method needs to know of the data is measured on the batches.
 
-    Fisher information is measured with a head that is fitted to each source first, Gram matrices on what reaches each
-    layer of a source, and a greedy soup is scored by the macro F1 of a cross-validated linear probe; all with
-    batch-norm recalibrated on the batches.
+    Fisher information is measured with a head that is fitted to each source first, Gram matrices and cross moments on
+    what reaches each layer of a source, and a greedy soup is scored by the macro F1 of a cross-validated linear probe;
+    all with batch-norm recalibrated on the batches.
 
     Args:
         method: `medmerge`, whose coefficients have yet to be learned, or another one of `METHODS`.
@@ -78,6 +79,8 @@ def merge_sources(
         given["fishers"] = [_fisher(loaded(source), batches, loss_function, exclude) for source in sources]
     if known.data == "grams" and "grams" not in given:
         given["grams"] = [gram_matrices(loaded(source), batches) for source in sources]
+    if known.data == "moments" and "moments" not in given:
+        given["moments"] = cross_moments([loaded(source) for source in sources], batches)
     if known.callback == "score" and "score" not in given:
         given["score"] = partial(_probe_score, batches=batches)
     return merge_with(method, network, sources, exclude=exclude, anchor=anchor, **given)
@@ -90,7 +93,7 @@ def _loaded(network: nn.Module, batches: Iterable[Any], source: Source) -> nn.Mo
 def _fisher(
     network: nn.Module, batches: Iterable[Any], loss_function: Callable[[Tensor, Tensor], Tensor], head: Sequence[str]
 ) -> dict[str, Tensor]:
-    device = next(network.parameters()).device
+    device = device_of(network)
     LinearProbeTrainer(network, batches, PROBE_EPOCHS, loss_function, head=head, device=device).run()
     return fisher_diagonal(network, batches, loss_function)
 

@@ -5,23 +5,40 @@ from __future__ import annotations
 import logging
 import platform
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import ignite
 import ignite.distributed as idist
 import monai
+import numpy as np
 import torch
 from torch import nn
 
-from monai_medmerge.engines import PhaseTrainer, weights_sha256
-from monai_medmerge.evaluation import bootstrap_interval, contributions, contributions_plot, macro_f1, predict
+from monai_medmerge.engines import PhaseTrainer
+from monai_medmerge.errors import SettingError
+from monai_medmerge.evaluation import (
+    Resampling,
+    class_results,
+    contributions,
+    contributions_plot,
+    grade_results,
+    label_results,
+    predict,
+)
 from monai_medmerge.evaluation.report.document import origin_of
-from monai_medmerge.files import save_weights, whole_file, write_json
+from monai_medmerge.evaluation.results.parts import one_line
+from monai_medmerge.files import save_weights, weights_sha256, whole_file, write_json
 from monai_medmerge.networks import coefficients, is_merged, merge_record
 from monai_medmerge.sources import Source
 
+Task = Literal["multi-class", "ordinal", "multi-label"]
+_RESULTS: Mapping[str, Callable[..., dict[str, Any]]] = {
+    "multi-class": class_results,
+    "ordinal": grade_results,
+    "multi-label": label_results,
+}
 logger = logging.getLogger(__name__)
 
 
@@ -35,15 +52,30 @@ class Outcome:
         test_batches: dictionaries with `image` and `label`; they are read only to be reported, never to choose.
         class_names: one per class.
         seed: of the run; of the bootstrap too.
+        task: `multi-class`, `ordinal`, whose classes are grades in their order, or `multi-label`, whose labels are 0
+            or 1 of each class and whose scores are one sigmoid a class.
+
+    Raises:
+        SettingError: there is no such task.
     """
 
     def __init__(
-        self, output_dir: str | Path, test_batches: Iterable[Any], class_names: Sequence[str], seed: int
+        self,
+        output_dir: str | Path,
+        test_batches: Iterable[Any],
+        class_names: Sequence[str],
+        seed: int,
+        task: Task = "multi-class",
     ) -> None:
+        if task not in get_args(Task):
+            raise SettingError(f"one of {', '.join(get_args(Task))}", repr(task), "task")
         self.output_dir = Path(output_dir)
         self.test_batches = test_batches
         self.class_names = list(class_names)
         self.seed = seed
+        self.task = task
+        self.codes: Mapping[str, Any] | None = None
+        self.predictions: tuple[np.ndarray, np.ndarray] | None = None
         self.stages: dict[str, dict[str, Any]] = {}
         self.seconds: dict[str, float] = {}
         self._start = time.monotonic()
@@ -57,16 +89,32 @@ class Outcome:
             trained: the phases that led here, for the number of parameters trained.
         """
         self.stop_clock(stage)
-        probabilities, labels = predict(network, self.test_batches)
-        predictions, truth, classes = probabilities.argmax(1).numpy(), labels.numpy(), len(self.class_names)
-        interval = bootstrap_interval(predictions, truth, classes, seed=self.seed)
+        probabilities, labels = predict(network, self.test_batches, sigmoid=self.task == "multi-label")
+        self.predictions = probabilities.double().numpy(), labels.numpy()
+        results = _RESULTS[self.task](*self.predictions, self.class_names, Resampling(seed=self.seed))
         self.stages[stage] = {
-            "macro_f1": float(macro_f1(predictions, truth, classes)),
-            "interval": [float(bound) for bound in interval],
-            "cases": len(truth),
+            "macro_f1": results["macro_f1"]["value"],
+            "interval": [results["macro_f1"]["low"], results["macro_f1"]["high"]],
+            "cases": len(labels),
             "parameters_trained": parameters_trained(trained),
+            "results": results,
         }
-        logger.info("%s: macro F1 %.3f", stage, self.stages[stage]["macro_f1"])
+        self.log(stage, "macro F1", self.stages[stage]["macro_f1"], ("recall", "precision", "auroc"))
+
+    def log(self, stage: str, measure: str, value: float | None, of_class: Sequence[str]) -> None:
+        """The stage in one line, and one for each class.
+
+        Args:
+            stage: its name.
+            measure: of all classes.
+            value: of that.
+            of_class: measures of each class.
+        """
+        results = self.stages[stage]["results"]
+        absent = f"; absent, and in no mean: {', '.join(results['absent'])}" if results["absent"] else ""
+        logger.info("%s: %s %s%s", stage, measure, "unknown" if value is None else f"{value:.3f}", absent)
+        for name, found in results["classes"].items():
+            logger.info("%s, %s", stage, one_line(name, found, of_class))
 
     def stop_clock(self, stage: str) -> None:
         """Note the seconds that led to a stage, before it is evaluated: that is no part of the method's cost."""
@@ -98,6 +146,7 @@ class Outcome:
             {
                 "stages": self.stages,
                 "class_names": self.class_names,
+                **({"codes": dict(self.codes)} if self.codes else {}),
                 "method": method,
                 "sources": hashes,
                 "provenance": {source.name: origin_of(source) for source in sources},

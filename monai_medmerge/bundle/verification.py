@@ -39,6 +39,29 @@ def read_gate(path: str | os.PathLike[str]) -> dict[str, Any]:
     return content
 
 
+def named_reference(path: str | os.PathLike[str] | None) -> str:
+    """The weights of the network in use, which whoever compares must name: there is none by default.
+
+    Args:
+        path: of the weights.
+
+    Raises:
+        SettingError: nothing was named.
+
+    Example:
+        >>> named_reference("in_use.pt")
+        'in_use.pt'
+        >>> named_reference(None)
+        Traceback (most recent call last):
+        ...
+        monai_medmerge.errors.SettingError: reference: expected the weights of the network in use, ...
+    """
+    if path is None or not str(path):
+        expected = "the weights of the network in use, or of the best source fine-tuned where none is in use"
+        raise SettingError(expected, "none named", "reference")
+    return os.fspath(path)
+
+
 def set_aside_report(folder: str | os.PathLike[str]) -> list[str]:
     """Move an older run's report away before a comparison begins, as a run that ends early would leave it in place.
 
@@ -61,12 +84,12 @@ def set_aside_report(folder: str | os.PathLike[str]) -> list[str]:
         return []
     aside = root / SUPERSEDED
     aside.mkdir(exist_ok=True)
-    # What the older run wrote shall not stand beside what a still older one did.
-    for name in (PAGE, DATA, CARD):
-        (aside / name).unlink(missing_ok=True)
+    names = [file.name for file in old]
     for file in old:
         file.replace(aside / file.name)
-    names = [file.name for file in old]
+    # What the older run wrote shall not stand beside what a still older one did.
+    for name in {PAGE, DATA, CARD} - set(names):
+        (aside / name).unlink(missing_ok=True)
     logger.info("Moved an older verification to %s: %s", SUPERSEDED, ", ".join(names))
     return names
 

@@ -25,8 +25,8 @@ import numpy as np
 from monai.apps.utils import download_url
 from PIL import Image
 
-from monai_medmerge.errors import DatasetError
-from monai_medmerge.files import whole_folder
+from monai_medmerge.errors import DatasetError, OutputError
+from monai_medmerge.files import whole_file, whole_folder, write_text
 
 DATALIST = "dataset.json"
 
@@ -112,7 +112,7 @@ def write_datalist(
 ) -> None:
     """Write a `dataset.json`; `about` adds entries such as name, licence and reference."""
     content = {**(about or {}), "class_names": list(class_names), **{key: list(sections[key]) for key in sections}}
-    (folder / DATALIST).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    write_text(folder / DATALIST, json.dumps(content, indent=1) + "\n")
 
 
 def write_images(
@@ -226,12 +226,11 @@ def prepare_medmnist(
 
 def _download(url: str, path: Path, md5: str) -> None:
     """Fetch a file with MONAI's download_url, which keeps it only if it has that MD5."""
-    # Under another name first: a download killed half-way must not look like a damaged file next time.
-    partial = path.with_name(path.name + ".part")
-    partial.unlink(missing_ok=True)
     try:
-        download_url(url, partial, hash_val=md5, hash_type="md5", progress=False)
-        partial.replace(path)
+        with whole_file(path) as part:
+            download_url(url, part, hash_val=md5, hash_type="md5", progress=False)
+    except OutputError:
+        raise
     except (OSError, RuntimeError, ValueError) as error:  # no network, no such page, cut short; another MD5
         found = str(getattr(error, "reason", "")) or type(error).__name__
         raise DatasetError(f"the file of MD5 {md5} at {url}", found, path.name) from error

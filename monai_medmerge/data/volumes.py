@@ -10,7 +10,8 @@ import numpy as np
 
 from monai_medmerge.data.datasets import DATALIST, described, read_datalist
 from monai_medmerge.errors import DatasetError
-from monai_medmerge.transforms.dicom.headers import DICOM_SUFFIXES, is_dicom
+from monai_medmerge.transforms.dicom.folders import DICOM_SUFFIXES
+from monai_medmerge.transforms.dicom.headers import is_dicom
 
 NIFTI = (".nii", ".nii.gz")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from monai_medmerge.engines.phase import ParameterGroup, PhaseTrainer, trainable
+from monai_medmerge.files import weights_sha256
 
 
 class FineTuner(PhaseTrainer):
@@ -80,20 +80,3 @@ def _by_child(network: nn.Module, rate: float, decay: float) -> list[ParameterGr
     children = [parameters for parameters in children if parameters]
     groups = [{"params": parameters, "lr": rate * decay**n} for n, parameters in enumerate(reversed(children))]
     return [*groups, {"params": list(left.values()), "lr": rate}] if left else groups
-
-
-def weights_sha256(network: nn.Module) -> str:
-    """SHA-256 over the names and bytes of a network's state dict, in its order.
-
-    Args:
-        network: any module.
-
-    Example:
-        >>> weights_sha256(nn.Linear(1, 1)) == weights_sha256(nn.Linear(1, 1))
-        False
-    """
-    digest = hashlib.sha256()
-    for name, tensor in network.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()

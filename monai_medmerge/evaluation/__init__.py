@@ -3,7 +3,8 @@
 from monai_medmerge.evaluation.bootstrap import Estimate, Resampling, bootstrap_interval, confusion, estimate, macro_f1
 from monai_medmerge.evaluation.comparison.cases import Naming
 from monai_medmerge.evaluation.comparison.networks import compare
-from monai_medmerge.evaluation.comparison.rows import Comparison, compare_predictions
+from monai_medmerge.evaluation.comparison.predictions import compare_predictions
+from monai_medmerge.evaluation.comparison.rows import Comparison
 from monai_medmerge.evaluation.comparison.volumes import compare_dice
 from monai_medmerge.evaluation.course import ContributionCourse
 from monai_medmerge.evaluation.gate import DEFAULT_LIMITS, GateResult, check
@@ -11,6 +12,7 @@ from monai_medmerge.evaluation.prediction import predict
 from monai_medmerge.evaluation.report.document import ReportContent
 from monai_medmerge.evaluation.report.page import write_report
 from monai_medmerge.evaluation.report.plots import contributions_plot
+from monai_medmerge.evaluation.results import class_results, grade_results, label_results, segment_results
 from monai_medmerge.evaluation.shares import contributions, source_names, summarise
 from monai_medmerge.evaluation.similarity import layer_similarity
 
@@ -25,6 +27,7 @@ __all__ = [
     "Resampling",
     "bootstrap_interval",
     "check",
+    "class_results",
     "compare",
     "compare_dice",
     "compare_predictions",
@@ -32,9 +35,12 @@ __all__ = [
     "contributions",
     "contributions_plot",
     "estimate",
+    "grade_results",
+    "label_results",
     "layer_similarity",
     "macro_f1",
     "predict",
+    "segment_results",
     "source_names",
     "summarise",
     "write_report",

@@ -144,7 +144,10 @@ def estimate(statistics: Sequence[Statistic], cases: int, resampling: Resampling
 
 
 def paired_estimate(
-    pairs: Sequence[tuple[Statistic, Statistic]], cases: int, resampling: Resampling | None = None
+    pairs: Sequence[tuple[Statistic, Statistic]],
+    cases: int,
+    resampling: Resampling | None = None,
+    levels: Sequence[float] | None = None,
 ) -> list[Paired]:
     """Measure a reference and a candidate on the same cases; the interval of their difference is paired.
 
@@ -152,6 +155,7 @@ def paired_estimate(
         pairs: (reference, candidate), each as of `estimate`.
         cases: how many there are.
         resampling: how they are drawn.
+        levels: of the intervals of the differences, one for each pair; that of `resampling` if not given.
 
     Raises:
         SettingError: as `estimate`.
@@ -166,8 +170,9 @@ def paired_estimate(
     values, drawn = _measure([statistic for pair in pairs for statistic in pair], cases, resampling)
     for n in range(0, len(values), 2):
         (a, b), (x, y) = values[n : n + 2], drawn[n : n + 2]
-        triple = ((a, x), (b, y), (b - a, y - x))
-        found.append(Paired(*(_estimate(value, sampled, resampling.level) for value, sampled in triple)))
+        of_difference = resampling.level if levels is None else levels[n // 2]
+        triple = ((a, x, resampling.level), (b, y, resampling.level), (b - a, y - x, of_difference))
+        found.append(Paired(*(_estimate(value, sampled, level) for value, sampled, level in triple)))
     return found
 
 
@@ -221,8 +226,25 @@ def f1_of_counts(counts: Float[np.ndarray, "*sample label prediction"]) -> np.nd
     return np.divide(2.0 * hits, total, out=np.zeros(hits.shape), where=total > 0)
 
 
+def mean_f1_of_counts(counts: np.ndarray, over: Sequence[int] | None = None) -> np.ndarray:
+    """Mean of F1 over the classes that occur; NaN where none does. A class without a case is left out, never 0.
+
+    Args:
+        counts: confusion matrices (sample, label, prediction).
+        over: the classes to average over; all that occur if not given.
+
+    Example:
+        >>> mean_f1_of_counts(np.array([[[2.0, 0.0, 0.0], [0.0, 1.0, 1.0], [0.0, 0.0, 0.0]]])).round(4).tolist()
+        [0.8333]
+    """
+    chosen = list(range(counts.shape[-1]) if over is None else over)
+    occurs = counts.sum(-1)[:, chosen] > 0
+    total = (f1_of_counts(counts)[:, chosen] * occurs).sum(1)
+    return np.divide(total, occurs.sum(1), out=np.full(len(counts), np.nan), where=occurs.any(1))
+
+
 def macro_f1(predictions: Int[np.ndarray, " case"], labels: Int[np.ndarray, " case"], classes: int) -> float:
-    """Macro F1 of class predictions: the mean of F1 over classes.
+    """Macro F1 of class predictions: the mean of F1 over the classes that occur among the labels.
 
     Args:
         predictions: class numbers, int (case,).
@@ -233,7 +255,7 @@ def macro_f1(predictions: Int[np.ndarray, " case"], labels: Int[np.ndarray, " ca
         >>> macro_f1(np.array([0, 1, 2]), np.array([0, 1, 2]), 3)
         1.0
     """
-    return float(f1_of_counts(confusion(predictions, labels, classes).astype(np.float64)).mean())
+    return float(mean_f1_of_counts(confusion(predictions, labels, classes).astype(np.float64)[None])[0])
 
 
 def count_cells(
@@ -286,8 +308,8 @@ def bootstrap_interval(
     others = None if reference is None else count_cells(reference, labels, classes)
 
     def measure(weights: np.ndarray) -> np.ndarray:
-        taken_off = 0.0 if others is None else f1_of_counts(others(weights)).mean(-1)
-        return np.asarray(f1_of_counts(counts(weights)).mean(-1) - taken_off)
+        taken_off = 0.0 if others is None else mean_f1_of_counts(others(weights))
+        return np.asarray(mean_f1_of_counts(counts(weights)) - taken_off)
 
     found = estimate([measure], len(labels), Resampling(level=level, samples=samples, seed=seed))[0]
     return found.low, found.high

@@ -11,7 +11,8 @@ from monai.utils import optional_import
 from PIL import Image
 from torch import Tensor, nn
 
-from monai_medmerge.evaluation.report.plots import contributions_plot, png
+from monai_medmerge.evaluation.report.canvas import png
+from monai_medmerge.evaluation.report.plots import contributions_plot
 from monai_medmerge.evaluation.shares import contributions, summarise
 from monai_medmerge.networks import blends, coefficients, merge_record
 
@@ -45,7 +46,7 @@ class ContributionCourse:
         self.writer = summary_writer
         self.interval = interval
         self.sources = list(merge_record(network).sources)
-        self.sizes = {name: blend.sources[0].numel() for name, _, _, blend in blends(network)}
+        self.sizes = {found.name: found.blend.sources[0].numel() for found in blends(network)}
         self.start: dict[str, Tensor] = {}
         self.rows: list[dict[str, float]] = []
 

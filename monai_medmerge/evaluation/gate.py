@@ -16,9 +16,20 @@ import numpy as np
 from monai_medmerge.errors import SettingError
 from monai_medmerge.evaluation.bootstrap import Estimate
 from monai_medmerge.evaluation.comparison.cases import ALL, CLASS
-from monai_medmerge.evaluation.comparison.rows import CALIBRATION, CLASSIFICATION, CONFIDENT_ERRORS, Comparison, Row
+from monai_medmerge.evaluation.comparison.rows import (
+    CALIBRATION,
+    CLASSIFICATION,
+    CONFIDENT_ERRORS,
+    FEWEST,
+    Comparison,
+    Row,
+)
 
 PASSED, FAILED, UNDECIDED = "passed", "failed", "undecided"
+# An absolute limit that the network in use misses as well: no reason to keep that one, and none to be content.
+INHERITED = "missed by both"
+# By how much of such a limit the candidate may be worse than the network in use.
+_INHERITED_MARGIN = 0.1
 EXIT_STATUS = {PASSED: 0, FAILED: 1, UNDECIDED: 3}
 SITE, DEFAULT = "set by the site", "default, not chosen by the site"
 # Whether a limit is held against the measured value, or against the whole interval.
@@ -35,6 +46,9 @@ DEFAULT_LIMITS: dict[str, dict[str, float]] = {
     "calibration_error": {"limit": 0.1, "minimum_cases": ALL_CASES},
     "confident_errors": {"limit": 0.02, "minimum_cases": ALL_CASES},
     "instability": {"limit": 0.05, "minimum_cases": ALL_CASES},
+    "ranking_drop": {"limit": 0.03, "minimum_cases": SOME_CASES},
+    "invented_lesions": {"limit": 0.1, "minimum_cases": SOME_CASES},
+    "missed_lesions": {"limit": 0.1, "minimum_cases": SOME_CASES},
 }
 
 
@@ -46,11 +60,13 @@ class Measured:
         what: in words.
         value: with its interval; more is worse.
         of: the row or comparison that it is from, which know how many cases and independent units it rests on.
+        before: of an absolute limit, what the network in use reaches; None for what is itself a change.
     """
 
     what: str
     value: Estimate
     of: Row | Comparison
+    before: Estimate | None = None
 
     @property
     def evidence(self) -> str:
@@ -65,7 +81,8 @@ class Verdict:
     Args:
         limit: its name.
         what: what was measured, in words.
-        outcome: `passed`, `failed` or `undecided`.
+        outcome: `passed`, `failed`, `undecided`, or `missed by both` of an absolute limit that the network in use
+            misses too and the candidate misses by no more.
         reason: why, in words.
     """
 
@@ -79,6 +96,9 @@ class Verdict:
         return {"limit": self.limit, "what": self.what, "outcome": self.outcome, "reason": self.reason}
 
 
+EQUAL = "the candidate gives the answers of the network in use in every case"
+
+
 @dataclass(frozen=True)
 class GateResult:
     """Passed, failed or undecided, with a verdict and a reason per limit; `str()` is for reading.
@@ -88,20 +108,31 @@ class GateResult:
         origin: who set the limits.
         limits: name to limit and minimum number of cases.
         evidence: what limits were held against.
+        equal: whether the candidate gives the answers of the network in use, so that nothing can be worse.
     """
 
     verdicts: tuple[Verdict, ...]
     origin: str
     limits: Mapping[str, Mapping[str, float]]
     evidence: str
+    equal: bool = False
 
     @property
     def outcome(self) -> str:
-        """Failed if any limit is broken; else undecided if any could not be decided, or none was set; else passed."""
+        """Passed if the candidate equals the network in use; else failed if any limit is broken; else undecided if any
+        could not be decided, or none was set; else passed.
+        """
+        if self.equal:
+            return PASSED
         outcomes = {verdict.outcome for verdict in self.verdicts}
         if FAILED in outcomes:
             return FAILED
-        return PASSED if outcomes == {PASSED} else UNDECIDED
+        return PASSED if outcomes and outcomes <= {PASSED, INHERITED} else UNDECIDED
+
+    @property
+    def inherited(self) -> list[Verdict]:
+        """The absolute limits that the network in use misses too."""
+        return [verdict for verdict in self.verdicts if verdict.outcome == INHERITED]
 
     @property
     def exit_status(self) -> int:
@@ -115,12 +146,14 @@ class GateResult:
             "exit_status": self.exit_status,
             "origin": self.origin,
             "evidence": self.evidence,
+            "equal": self.equal,
             "limits": {name: dict(limit) for name, limit in self.limits.items()},
             "verdicts": [verdict.as_dict() for verdict in self.verdicts],
         }
 
     def __str__(self) -> str:
-        lines = [f"{v.outcome:<9}  {v.limit}: {v.what}; {v.reason}" for v in self.verdicts]
+        lines = [EQUAL] if self.equal else []
+        lines += [f"{v.outcome:<9}  {v.limit}: {v.what}; {v.reason}" for v in self.verdicts]
         return "\n".join([*lines, f"{self.outcome.upper()} (limits: {self.origin})"])
 
 
@@ -130,9 +163,15 @@ def check(comparison: Comparison, gate: Mapping[str, Any] | None = None) -> Gate
     Limits, each the largest value allowed: `overall_drop` (macro F1, or Dice), `class_drop` (recall of each class, or
     its Dice), `group_drop` (macro F1, or Dice, of each group of every column), `negative_flips`, `calibration_error`,
     `confident_errors` (share of cases that are wrong with 0.9 confidence, above the reference's), `instability` (share
-    of answers that one small change of the images changes, above the reference's) and `far_inputs` (share of inputs
-    far from the training data, which has no default: an overfitted network puts all new images far from its own).
-    Recall and not F1, because the errors of one class also lower the F1 of those that they fall upon.
+    of answers that one small change of the images changes, above the reference's), `ranking_drop` (area under the ROC
+    curve of each class), `invented_lesions` and `missed_lesions` (more of them per case, of each label of a
+    segmentation) and `far_inputs` (share of inputs far from the training data, which has no default: an overfitted
+    network puts all new images far from its own). Recall and not F1, because the errors of one class also lower the F1
+    of those that they fall upon.
+
+    A candidate that gives the answers of the network in use in every case passes, whatever the limits. `far_inputs`
+    and `calibration_error` are absolute: where the network in use misses one as well, and the candidate is worse by no
+    more than a tenth of it, the verdict is `missed by both`, which does not fail the candidate.
 
     Args:
         comparison: from `compare`.
@@ -146,10 +185,11 @@ def check(comparison: Comparison, gate: Mapping[str, Any] | None = None) -> Gate
         SettingError: a limit is unknown or no number, or limits other than the defaults claim to be those.
 
     Example:
-        >>> from monai_medmerge.evaluation.comparison.rows import compare_predictions
+        >>> from monai_medmerge.evaluation.comparison.predictions import compare_predictions
         >>> labels = np.arange(400) % 2
         >>> good = np.where(labels[:, None] == [0, 1], 0.95, 0.05)
-        >>> result = check(compare_predictions(good, good, labels, ["a", "b"]), {"limits": {"class_drop": 0.02}})
+        >>> surer = np.where(labels[:, None] == [0, 1], 0.97, 0.03)
+        >>> result = check(compare_predictions(good, surer, labels, ["a", "b"]), {"limits": {"class_drop": 0.02}})
         >>> print(result)
         passed     class_drop: drop in recall of a; 0.000 (0.000 to 0.000), limit 0.02, 200 cases
         passed     class_drop: drop in recall of b; 0.000 (0.000 to 0.000), limit 0.02, 200 cases
@@ -175,10 +215,11 @@ def check(comparison: Comparison, gate: Mapping[str, Any] | None = None) -> Gate
         # What does not exist for a task, or was not asked for, cannot break a limit of the defaults.
         if not measured and defaults:
             continue
-        verdicts += [_decide(name, limit, found, evidence) for found in measured] or [
-            Verdict(name, "nothing", UNDECIDED, "this was not measured")
+        decide = _equal if comparison.equal else _decide
+        verdicts += [decide(name, limit, found, evidence) for found in measured] or [
+            Verdict(name, "nothing", PASSED if comparison.equal else UNDECIDED, "this was not measured")
         ]
-    return GateResult(tuple(verdicts), DEFAULT if defaults else SITE, limits, evidence)
+    return GateResult(tuple(verdicts), DEFAULT if defaults else SITE, limits, evidence, comparison.equal)
 
 
 def _limit(name: str, given: Any) -> dict[str, float]:
@@ -195,11 +236,20 @@ def _limit(name: str, given: Any) -> dict[str, float]:
     return found
 
 
+def _equal(name: str, limit: Mapping[str, float], measured: Measured, evidence: str) -> Verdict:
+    """Of a candidate that is the network in use: nothing is worse, and an absolute limit may be missed by both."""
+    found = _decide(name, limit, measured, evidence)
+    outcome = INHERITED if found.outcome in (FAILED, INHERITED) else PASSED
+    return Verdict(name, measured.what, outcome, found.reason)
+
+
 def _decide(name: str, limit: Mapping[str, float], measured: Measured, evidence: str) -> Verdict:
-    value, most = measured.value, limit["limit"]
+    value, most, before = measured.value, limit["limit"], measured.before
     facts = f"{value}, limit {most:g}, {measured.evidence}"
+    if before is not None:
+        facts += f"; in use {before.value:.3f}"
     if np.isnan(value.value):
-        return Verdict(name, measured.what, UNDECIDED, "no case to measure it on")
+        return Verdict(name, measured.what, UNDECIDED, "not enough cases to measure it on")
     # Many cases of few patients are little evidence.
     if measured.of.units < limit["minimum_cases"]:
         found = f"not enough evidence: {facts}, at least {limit['minimum_cases']:g} needed"
@@ -207,7 +257,8 @@ def _decide(name: str, limit: Mapping[str, float], measured: Measured, evidence:
     # Differences of shares carry rounding, which must not decide.
     best, worst = (value.low, value.high) if evidence == INTERVAL else (value.value, value.value)
     if best > most + 1e-9:
-        return Verdict(name, measured.what, FAILED, facts)
+        both = before is not None and before.value > most and value.value <= before.value + _INHERITED_MARGIN * most
+        return Verdict(name, measured.what, INHERITED if both else FAILED, facts)
     if worst > most + 1e-9:
         return Verdict(name, measured.what, UNDECIDED, f"the interval holds the limit: {facts}")
     return Verdict(name, measured.what, PASSED, facts)
@@ -230,13 +281,21 @@ def _overall(comparison: Comparison) -> list[Measured]:
 
 def _classes(comparison: Comparison) -> list[Measured]:
     measure = "recall" if comparison.task == CLASSIFICATION else "Dice"
-    return [_drop(row, f"drop in {measure} of {row.group}") for row in comparison.select(CLASS, measure)]
+    found = [_drop(row, f"drop in {measure} of {row.group}") for row in comparison.select(CLASS, measure)]
+    # Of a class without a case nothing can be said, and that must be seen.
+    unknown = Estimate(float("nan"), float("nan"), float("nan"))
+    return found + [Measured(f"drop in {measure} of {name}", unknown, comparison) for name in comparison.absent]
 
 
 def _groups(comparison: Comparison) -> list[Measured]:
     measure = _main_measure(comparison)
     rows = (row for column in comparison.columns for row in comparison.select(column, measure))
-    return [_drop(row, f"drop in {measure} where {row.scope} is {row.group}") for row in rows]
+    found = [_drop(row, f"drop in {measure} where {row.scope} is {row.group}") for row in rows]
+    unknown = Estimate(float("nan"), float("nan"), float("nan"))
+    return found + [
+        Measured(f"drop in {measure} where {column} is {group}, of fewer than {FEWEST} cases", unknown, comparison)
+        for column, group in comparison.hidden
+    ]
 
 
 def _main_measure(comparison: Comparison) -> str:
@@ -249,7 +308,7 @@ def _flips(comparison: Comparison) -> list[Measured]:
 
 def _calibration(comparison: Comparison) -> list[Measured]:
     rows = comparison.select(ALL, CALIBRATION)
-    return [Measured("expected calibration error", row.found.candidate, row) for row in rows]
+    return [Measured("expected calibration error", row.found.candidate, row, row.found.reference) for row in rows]
 
 
 def _confident(comparison: Comparison) -> list[Measured]:
@@ -265,7 +324,19 @@ def _instability(comparison: Comparison) -> list[Measured]:
 
 def _far(comparison: Comparison) -> list[Measured]:
     found = comparison.distance
-    return [Measured("inputs far from the training data", found.far, comparison)] if found else []
+    return [Measured("inputs far from the training data", found.far, comparison, found.before)] if found else []
+
+
+def _ranking(comparison: Comparison) -> list[Measured]:
+    return [_drop(row, f"drop in AUROC of {row.group}") for row in comparison.select(CLASS, "AUROC")]
+
+
+def _lesions(measure: str) -> Callable[[Comparison], list[Measured]]:
+    def measured(comparison: Comparison) -> list[Measured]:
+        rows = comparison.select(CLASS, measure)
+        return [Measured(f"more {measure} of {row.group} per case", row.found.difference, row) for row in rows]
+
+    return measured
 
 
 _MEASURES: dict[str, Callable[[Comparison], list[Measured]]] = {
@@ -277,4 +348,7 @@ _MEASURES: dict[str, Callable[[Comparison], list[Measured]]] = {
     "confident_errors": _confident,
     "instability": _instability,
     "far_inputs": _far,
+    "ranking_drop": _ranking,
+    "invented_lesions": _lesions("lesions invented"),
+    "missed_lesions": _lesions("lesions missed"),
 }

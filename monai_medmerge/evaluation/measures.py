@@ -6,11 +6,11 @@ case counts.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from monai_medmerge.evaluation.bootstrap import Statistic, count_cells, f1_of_counts
+from monai_medmerge.evaluation.bootstrap import Statistic, count_cells, mean_f1_of_counts
 
 
 def mean(values: np.ndarray, among: np.ndarray | None = None) -> Statistic:
@@ -39,11 +39,55 @@ def mean_f1(predictions: np.ndarray, labels: np.ndarray, classes: int, over: Seq
         classes: how many there are.
         over: the classes to average over; all if not given.
     """
-    counts, chosen = count_cells(predictions, labels, classes), list(range(classes) if over is None else over)
+    counts = count_cells(predictions, labels, classes)
+    return lambda weights: mean_f1_of_counts(counts(weights), over)
+
+
+def balanced_accuracy(predictions: np.ndarray, labels: np.ndarray, classes: int) -> Statistic:
+    """Mean of the recall over the classes that occur.
+
+    Args:
+        predictions: class numbers, int (case,).
+        labels: class numbers, int (case,).
+        classes: how many there are.
+
+    Example:
+        >>> balanced_accuracy(np.array([0, 0, 0]), np.array([0, 0, 1]), 3)(np.ones((1, 3))).tolist()
+        [0.5]
+    """
+    counts = count_cells(predictions, labels, classes)
 
     def measure(weights: np.ndarray) -> np.ndarray:
-        found = f1_of_counts(counts(weights))[:, chosen].mean(1)
-        return np.where(weights.sum(1) > 0, found, np.nan)
+        found = counts(weights)
+        recall = _divide(np.diagonal(found, axis1=1, axis2=2), found.sum(2))
+        known = ~np.isnan(recall)
+        return _divide(np.where(known, recall, 0).sum(1), known.sum(1).astype(np.float64))
+
+    return measure
+
+
+def weighted_kappa(predictions: np.ndarray, labels: np.ndarray, classes: int) -> Statistic:
+    """Cohen's kappa with quadratic weights, ``1 - sum(w O) / sum(w E)`` with ``w[i, j] = (i - j) ** 2``, for grades.
+
+    Cohen, Psychological Bulletin 70 (1968), doi 10.1037/h0026256.
+
+    Args:
+        predictions: grades, int (case,).
+        labels: grades, int (case,).
+        classes: how many there are.
+
+    Example:
+        >>> weighted_kappa(np.array([0, 1, 2]), np.array([0, 1, 2]), 3)(np.ones((1, 3))).tolist()
+        [1.0]
+    """
+    counts = count_cells(predictions, labels, classes)
+    distances = (np.arange(classes)[:, None] - np.arange(classes)) ** 2.0
+
+    def measure(weights: np.ndarray) -> np.ndarray:
+        found = counts(weights)
+        expected = found.sum(2)[:, :, None] * found.sum(1)[:, None, :]
+        disagreed = (expected * distances).sum((1, 2))
+        return 1 - _divide((found * distances).sum((1, 2)) * found.sum((1, 2)), disagreed)
 
     return measure
 
@@ -59,20 +103,59 @@ def area_under_curve(scores: np.ndarray, positive: np.ndarray) -> Statistic:
         >>> area_under_curve(np.array([0.1, 0.4, 0.4, 0.8]), np.array([False, False, True, True]))(np.ones((1, 4)))
         array([0.875])
     """
-    order = np.argsort(scores, kind="stable")
-    ordered, is_positive = scores[order], positive[order].astype(np.float64)
-    below = np.searchsorted(ordered, ordered, side="left")
-    up_to = np.searchsorted(ordered, ordered, side="right")
+    ranked = _ranked(scores, positive)
 
     def measure(weights: np.ndarray) -> np.ndarray:
-        sorted_weights = weights[:, order]
-        negatives = np.zeros((len(weights), len(order) + 1))
-        np.cumsum(sorted_weights * (1 - is_positive), axis=1, out=negatives[:, 1:])
-        positives = sorted_weights * is_positive
-        wins = (positives * (negatives[:, below] + negatives[:, up_to])).sum(1) / 2
-        return _divide(wins, positives.sum(1) * negatives[:, -1])
+        positives, negatives = ranked(weights)
+        beaten = np.cumsum(negatives, axis=1)
+        total = positives.sum(1) * beaten[:, -1]
+        # Of its own tie, a positive case beats half.
+        beaten -= negatives / 2
+        return _divide(np.einsum("sg,sg->s", positives, beaten), total)
 
     return measure
+
+
+def average_precision(scores: np.ndarray, positive: np.ndarray) -> Statistic:
+    """Average precision: ``sum over thresholds of (R_n - R_(n-1)) P_n``, from the highest score down.
+
+    Args:
+        scores: float (case,).
+        positive: bool (case,).
+
+    Example:
+        >>> average_precision(np.array([0.1, 0.4, 0.35, 0.8]), np.array([False, False, True, True]))(np.ones((1, 4)))
+        array([0.83333333])
+    """
+    ranked = _ranked(-scores, positive)
+
+    def measure(weights: np.ndarray) -> np.ndarray:
+        positives, negatives = ranked(weights)
+        hits = np.cumsum(positives, axis=1)
+        said = np.cumsum(negatives, axis=1)
+        said += hits
+        precision = np.divide(hits, said, out=np.zeros_like(hits), where=said > 0)
+        return _divide(np.einsum("sg,sg->s", positives, precision), hits[:, -1])
+
+    return measure
+
+
+def _ranked(scores: np.ndarray, positive: np.ndarray) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """From weights (sample, case) to those of positive and of negative cases, (sample, score), by rising score."""
+    order = np.argsort(scores, kind="stable")
+    ordered, is_positive = scores[order], positive[order].astype(np.float64)
+    starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
+    tied = len(starts) < len(order)
+
+    def rank(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        every = weights[:, order]
+        positives = every * is_positive
+        every -= positives
+        if not tied:
+            return positives, every
+        return np.add.reduceat(positives, starts, axis=1), np.add.reduceat(every, starts, axis=1)
+
+    return rank
 
 
 def mean_area_under_curve(probabilities: np.ndarray, labels: np.ndarray) -> Statistic:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,13 @@ from typing import Any
 import torch
 from ignite.engine import Engine, Events
 
+from monai_medmerge.files import write_text
+
 
 class ProbabilityWriter:
     """Write one row per image: file, predicted class, and the probability of every class.
 
-    Rows are written as they come to a temporary name beside the file, which takes its place when the engine completes.
+    The table is written when the engine completes, whole; a run that ends before leaves the older one.
 
     Args:
         path: the CSV file.
@@ -26,7 +29,7 @@ class ProbabilityWriter:
         self.path = Path(path)
         self.class_names = list(class_names)
         self.file_key = file_key
-        self._part = self.path.with_name(f".{self.path.name}.part")
+        self._rows = io.StringIO()
 
     def attach(self, engine: Engine) -> None:
         """Register with an evaluator."""
@@ -36,19 +39,17 @@ class ProbabilityWriter:
 
     def start(self, engine: Engine) -> None:
         """Begin the table."""
-        self._part.parent.mkdir(parents=True, exist_ok=True)
-        with self._part.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerow(["file", "prediction", *self.class_names])
+        self._rows = io.StringIO(newline="")
+        csv.writer(self._rows).writerow(["file", "prediction", *self.class_names])
 
     def write(self, engine: Any) -> None:
         """Append the rows of one batch."""
         scores = torch.as_tensor(engine.state.output["pred"]).detach().cpu().float()
-        with self._part.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            for name, row in zip(engine.state.batch[self.file_key], scores.softmax(1), strict=True):
-                best = self.class_names[int(row.argmax())]
-                writer.writerow([name, best, *(f"{value:.6f}" for value in row.tolist())])
+        writer = csv.writer(self._rows)
+        for name, row in zip(engine.state.batch[self.file_key], scores.softmax(1), strict=True):
+            best = self.class_names[int(row.argmax())]
+            writer.writerow([name, best, *(f"{value:.6f}" for value in row.tolist())])
 
     def finish(self, engine: Engine) -> None:
-        """Move the whole table into place."""
-        self._part.replace(self.path)
+        """Write the whole table."""
+        write_text(self.path, self._rows.getvalue())

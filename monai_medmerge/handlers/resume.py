@@ -11,19 +11,19 @@ from typing import Any
 import ignite.distributed as idist
 import torch
 from ignite.engine import Engine, Events
-from monai.handlers import CheckpointSaver
 
 from monai_medmerge.errors import ResumeError
+from monai_medmerge.files import save_state, sweep
 from monai_medmerge.sources.checkpoint import check_archive
 
 logger = logging.getLogger(__name__)
 
 
 class ResumeHandler:
-    """MONAI's `CheckpointSaver` each epoch, and at the start what it saved last.
+    """Save each epoch, in the form of MONAI's `CheckpointSaver`, and restore at the start what was saved last.
 
-    Two checkpoints are kept: a run that is killed while it writes finds the one before. A file whose bytes do not
-    agree with their checksums is put aside, never loaded. In a distributed run the first rank saves, and all load.
+    Two checkpoints are kept, also of a run that was killed and goes on. A file whose bytes do not agree with their
+    checksums is put aside, never loaded. In a distributed run the first rank saves, and all load.
 
     Args:
         save_dir: folder of this phase's checkpoints.
@@ -55,10 +55,12 @@ class ResumeHandler:
         """
         engine.add_event_handler(Events.STARTED, self.load)
         # The rest waits until the trainer has built all that is to be saved.
-        engine.add_event_handler(Events.STARTED, self._attach_saver)
+        engine.add_event_handler(Events.STARTED, self._save_last)
 
     def load(self, engine: Any) -> None:
         """Restore the newest whole checkpoint, if there is one."""
+        if idist.get_rank() == 0:
+            sweep(self.save_dir)
         path = self._newest()
         if path is None:
             return
@@ -72,21 +74,30 @@ class ResumeHandler:
             text += ": finished before, not trained again"
         logger.info(text, path.name, engine.state.epoch, engine.state.max_epochs)
 
-    def _attach_saver(self, engine: Engine) -> None:
+    def save(self, engine: Engine) -> None:
+        """Save the epoch, then let go of all checkpoints but the newest two."""
         if idist.get_rank() > 0:
             return
-        objects = self._objects(engine)
-        CheckpointSaver(str(self.save_dir), dict(objects), file_prefix=self.name, save_interval=1, n_saved=2).attach(
-            engine
-        )
+        path = self.save_dir / f"{self.name}_checkpoint_epoch={engine.state.epoch}.pt"
+        save_state(path, {key: value.state_dict() for key, value in self._objects(engine).items()})
+        for old in self._found()[2:]:
+            old.unlink(missing_ok=True)
+
+    def _save_last(self, engine: Engine) -> None:
+        if not engine.has_event_handler(self.save, Events.EPOCH_COMPLETED):
+            engine.add_event_handler(Events.EPOCH_COMPLETED, self.save)
 
     def _objects(self, engine: Any) -> Mapping[str, Any]:
         return {**(self.save_dict if self.save_dict is not None else engine.resumable), **self.beside}
 
-    def _newest(self) -> Path | None:
+    def _found(self) -> list[Path]:
+        """This phase's checkpoints, the newest first."""
         pattern = re.compile(re.escape(self.name) + r"_checkpoint_epoch=(\d+)\.pt")
         found = [(int(hit[1]), p) for p in self.save_dir.glob("*.pt") if (hit := pattern.fullmatch(p.name))]
-        for _, path in sorted(found, reverse=True):
+        return [path for _, path in sorted(found, reverse=True)]
+
+    def _newest(self) -> Path | None:
+        for path in self._found():
             try:
                 check_archive(path)
             except ValueError as error:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from monai_medmerge.errors import SettingError
+from monai_medmerge.files import whole_folder, write_text
 from monai_medmerge.label.bundles import read_metadata
 
 APP = Path(__file__).parent / "app"
@@ -42,9 +43,9 @@ def prepare(folder: Path, bundles: Sequence[Path]) -> Path:
         read_metadata(bundle)
         copy = folder / "model" / bundle.resolve().name
         if not copy.exists():
-            shutil.copytree(bundle, copy, ignore=LEFT_OUT)
-    folder.mkdir(parents=True, exist_ok=True)
-    shutil.copy(APP / "main.py", folder)
+            with whole_folder(copy) as part:
+                shutil.copytree(bundle, part, ignore=LEFT_OUT, dirs_exist_ok=True)
+    write_text(folder / "main.py", (APP / "main.py").read_text(encoding="utf-8"))
     return folder
 
 

@@ -13,6 +13,7 @@ import torch
 from ignite.engine import Engine, Events
 
 from monai_medmerge.errors import UnsafeCheckpointError
+from monai_medmerge.files import save_state, write_text
 from monai_medmerge.sources.checkpoint import all_finite
 
 logger = logging.getLogger(__name__)
@@ -75,9 +76,7 @@ class TrainingRecord:
     def _write(self, path: Path, content: Any) -> None:
         if idist.get_rank() > 0:
             return
-        part = path.with_name(f".{path.name}.part")
         if isinstance(content, str):
-            part.write_text(content, encoding="utf-8")
+            write_text(path, content)
         else:
-            torch.save(content, part)
-        part.replace(path)
+            save_state(path, content)

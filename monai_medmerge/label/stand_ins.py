@@ -12,6 +12,8 @@ import sysconfig
 from importlib.util import find_spec
 from pathlib import Path
 
+from monai_medmerge.files import write_text
+
 MARK = '"""A stand-in, written by monai_medmerge.label.stand_ins; the real module is not installed."""\n'
 DRAWING = """
 def make_grid(*arguments, **keywords):
@@ -46,9 +48,7 @@ def install(folder: Path | None = None) -> list[str]:
     absent = [name for name in FILES if find_spec(name) is None]
     for name in absent:
         for file, text in FILES[name].items():
-            path = root / file
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
+            write_text(root / file, text)
     return absent
 
 

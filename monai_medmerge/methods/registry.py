@@ -1,8 +1,7 @@
 """The merging methods by name: what configurations, the documentation's table and the tests read.
 
-A method is one decorated function in a file of its own. Its arguments say what it needs: `base` and a random
-`generator` are filled in for every tensor, every other keyword is an option, with its default. A room above this one
-adds a method by decorating a function where it is imported, as MedMerge itself does, which this layer may not import.
+A method is one decorated function. Its arguments say what it needs: `base` and a random `generator` are filled in for
+every tensor, every other keyword is an option, with its default. Anyone adds a method by decorating a function.
 """
 
 from __future__ import annotations

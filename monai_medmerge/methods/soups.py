@@ -59,7 +59,7 @@ def greedy_soup(
     # Stable: of equal scores the earlier source comes first.
     order = sorted(range(len(sources)), key=lambda n: -alone[n][0])
     best, soup = alone[order[0]]
-    del alone
+    alone.clear()
     chosen = [sources[order[0]]]
     for n in order[1:]:
         value, merged = tried([*chosen, sources[n]])

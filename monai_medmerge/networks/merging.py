@@ -1,11 +1,10 @@
-"""Merge several sources into one network with learnable coefficients, and fold it into a plain one again."""
+"""Merge several sources into one network with learnable coefficients."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,10 +12,11 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.utils import parametrize
 
 from monai_medmerge.errors import SettingError
+from monai_medmerge.inspection import copy_network
 from monai_medmerge.networks.blend import Coefficients, Columns, KernelBlend, MergeRecord
 from monai_medmerge.networks.constraints import CONSTRAINTS
-from monai_medmerge.networks.copying import copy_network
-from monai_medmerge.networks.forward_pass import blend_at_once, blended_at_once, remove_hooks
+from monai_medmerge.networks.folding import thaw
+from monai_medmerge.networks.forward_pass import blend_at_once
 from monai_medmerge.networks.kernels import KernelLayout, KernelTensor, head_index, kernel_tensors
 from monai_medmerge.networks.start import Start, among, check_start
 from monai_medmerge.sources.checkpoint import Source
@@ -74,6 +74,7 @@ def merge(
             has parametrizations already.
 
     Example:
+        >>> from monai_medmerge import coefficients, fold
         >>> sources = [Source.from_network(nn.Linear(4, 3), name) for name in ("a", "b")]
         >>> merged = merge(nn.Linear(4, 3), sources)
         >>> coefficients(merged)["weight"].shape
@@ -96,7 +97,7 @@ def merge(
     if not chosen:
         raise SettingError("patterns that leave something to merge", f"include={include}, exclude={exclude}", "merge")
     parents = {id(child): parent for parent in merged.modules() for child in parent.children()}
-    _thaw(merged)
+    thaw(merged)
     with torch.no_grad():
         _blend_statistics(merged, plan, include, exclude)
     blended = plan.blends([(tensor, parents.get(id(tensor.module))) for tensor in chosen])
@@ -106,117 +107,6 @@ def merge(
         parametrize.register_parametrization(tensor.module, tensor.attribute, blend, unsafe=True)
     blend_at_once(merged, blended)
     return merged
-
-
-def coefficients(merged: nn.Module) -> dict[str, Tensor]:
-    """The coefficients of a merged network, after their constraint.
-
-    Args:
-        merged: from `merge`.
-
-    Returns:
-        Name of every blended tensor to (source, kernel), or (source, kernel, input) at granularity `slice`; a source
-        that lacks the tensor has zeros. Detached, and sharing no memory with the network.
-
-    Raises:
-        SettingError: the network has no blended tensor.
-
-    Example:
-        >>> sources = [Source.from_network(nn.Linear(4, 2, bias=False), name) for name in ("a", "b")]
-        >>> coefficients(merge(nn.Linear(4, 2, bias=False), sources, granularity="layer"))
-        {'weight': tensor([[0.5000, 0.5000], [0.5000, 0.5000]])}
-    """
-    found: dict[str, Tensor] = {}
-    values_of: dict[Coefficients, Tensor] = {}
-    for _, _, _, blend in blends(merged):
-        if blend.coefficients not in values_of:
-            values_of[blend.coefficients] = blend.coefficients().detach()
-        values = blend.lay_out(values_of[blend.coefficients])
-        table = values.new_zeros(len(blend.record.sources), *values.shape[1:])
-        table[list(blend.present)] = values
-        found[blend.name] = table
-    return found
-
-
-def fold(merged: nn.Module) -> nn.Module:
-    """A new plain network with the weights that the merged one computes: same class, same keys, all trainable.
-
-    Args:
-        merged: from `merge`. Stays untouched and can go on learning.
-
-    Raises:
-        SettingError: the network has no blended tensor.
-
-    Example:
-        >>> source = Source.from_network(nn.Linear(4, 3), "a")
-        >>> list(fold(merge(nn.Linear(4, 3), [source])).state_dict())
-        ['weight', 'bias']
-    """
-    # Note [Folding a copy]
-    # Copies of a parametrised module share its injected class, and remove_parametrizations would take the property
-    # from that class, and so from the network that was copied. The copy gets its original class back by hand.
-    weights: dict[nn.Module, dict[str, nn.Parameter]] = {}
-    folded_once: dict[str, nn.Parameter] = {}
-    order: dict[nn.Module, tuple[str, ...]] = {}
-    with torch.no_grad(), blended_at_once([blend for _, _, _, blend in blends(merged)]):
-        for _, module, attribute, blend in blends(merged):
-            if blend.name not in folded_once:
-                folded_once[blend.name] = nn.Parameter(getattr(module, attribute).clone())
-            weights.setdefault(module, {})[attribute] = folded_once[blend.name]
-            order[module] = blend.siblings
-    memo: dict[int, Any] = {}
-    folded = copy_network(merged, memo)
-    for module, blended in weights.items():
-        _restore(memo[id(module)], module, blended, order[module])
-    remove_hooks(folded)
-    _thaw(folded)
-    return folded
-
-
-def blends(merged: nn.Module) -> Iterator[tuple[str, nn.Module, str, KernelBlend]]:
-    """Every blended tensor: its name, the module that owns it, its attribute there and its parametrisation.
-
-    Args:
-        merged: from `merge`.
-
-    Raises:
-        SettingError: the network has no blended tensor.
-    """
-    nothing = True
-    for prefix, module in merged.named_modules():
-        if not parametrize.is_parametrized(module):
-            continue
-        for attribute, parametrizations in module.parametrizations.items():
-            blend = parametrizations[0]
-            if isinstance(blend, KernelBlend):
-                nothing = False
-                yield (f"{prefix}.{attribute}" if prefix else attribute), module, attribute, blend
-    if nothing:
-        raise SettingError("a network made by merge", f"a {type(merged).__name__} with nothing merged", "network")
-
-
-def is_merged(network: nn.Module) -> bool:
-    """Whether a network comes from `merge` and has not been folded.
-
-    Example:
-        >>> network = nn.Linear(2, 2)
-        >>> is_merged(network), is_merged(merge(network, [Source.from_network(network, "a")]))
-        (False, True)
-    """
-    try:
-        next(blends(network))
-    except SettingError:
-        return False
-    return True
-
-
-def merge_record(merged: nn.Module) -> MergeRecord:
-    """What a merged network was made of.
-
-    Raises:
-        SettingError: the network has no blended tensor.
-    """
-    return next(blends(merged))[3].record
 
 
 @dataclass
@@ -355,12 +245,6 @@ def _check_plain(network: nn.Module) -> None:
             )
 
 
-def _thaw(network: nn.Module) -> None:
-    for parameter in network.parameters():
-        # Integers, which some networks keep as parameters, take no gradient.
-        parameter.requires_grad_(parameter.is_floating_point())
-
-
 def _selected(name: str, include: Patterns, exclude: Patterns) -> bool:
     return selects(include, name) and not selects(exclude, name)
 
@@ -384,15 +268,3 @@ def _blend_statistics(merged: nn.Module, plan: _Plan, include: Patterns, exclude
                 buffer.copy_(sum((c * s for c, s in zip(values, found, strict=True)), torch.zeros_like(buffer)))
             else:
                 buffer.copy_(found[plan.anchor_among(present)])
-
-
-def _restore(copied: object, merged: nn.Module, blended: Mapping[str, nn.Parameter], order: Sequence[str]) -> None:
-    """Give a copied, parametrised module its class and its parameters back."""
-    if not isinstance(copied, nn.Module):
-        raise TypeError(f"expected a module, found {type(copied).__name__}")
-    del copied._modules["parametrizations"]
-    copied.__class__ = type(merged).__bases__[0]
-    plain = dict(copied._parameters)
-    copied._parameters.clear()
-    for name in order:
-        copied._parameters[name] = blended[name] if name in blended else plain[name]

@@ -7,7 +7,6 @@ refused before torch maps it.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -22,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from monai_medmerge.errors import UnsafeCheckpointError
+from monai_medmerge.files import tensors_sha256
 from monai_medmerge.sources.keymaps import KeyMap, rename
 
 # Where trainers put the weights inside a checkpoint, in the order in which they are looked for.
@@ -68,12 +68,7 @@ class Source:
     @cached_property
     def sha256(self) -> str:
         """SHA-256 over names, types, shapes and bytes, the same whatever file the tensors came from."""
-        digest = hashlib.sha256()
-        for name in sorted(self.tensors):
-            tensor = self.tensors[name]
-            digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
-            digest.update(tensor.contiguous().cpu().reshape(-1).view(torch.uint8).numpy().data)
-        return digest.hexdigest()
+        return tensors_sha256(self.tensors)
 
     @classmethod
     def from_network(cls, network: nn.Module, name: str) -> Source:

@@ -23,6 +23,7 @@ from monai_medmerge.transforms.policies import check_finite, complete_policies, 
 # What the check of a picture's values can do about a violation.
 PICTURE_POLICIES: Mapping[str, tuple[str, ...]] = {"nonfinite": ("error", "warn")}
 _NIFTI = (b"n+1\x00", b"n+2\x00", b"ni1\x00", b"ni2\x00")
+_NO_SERIES = {"volumes": "{}", "spacing_source": "", "frame_time": float("nan")}
 _PICTURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM", b"II*\x00", b"MM\x00*")
 
 
@@ -111,7 +112,7 @@ class MedicalImageReader(ImageReader):
 def _no_dicom(colored: bool) -> dict[str, Any]:
     """Return the facts that DICOM images have in their metadata, empty, so that all kinds collate in a batch."""
     photometric = "RGB" if colored else "MONOCHROME2"
-    return {"modality": "", "photometric_interpretation": photometric, "units": "", "voi": "{}"}
+    return {"modality": "", "photometric_interpretation": photometric, "units": "", "voi": "{}", **_NO_SERIES}
 
 
 def read_picture(path: Path, policies: Mapping[str, str] | None = None) -> tuple[NDArray[Any], dict[str, Any]]:

@@ -14,6 +14,7 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
 from monai_medmerge.errors import SettingError
+from monai_medmerge.files import whole_file
 from monai_medmerge.transforms.dicom.segmentation_writer import SegmentTable, write_seg
 from monai_medmerge.transforms.writing import OutputPaths, whole_labels
 
@@ -74,12 +75,10 @@ class SaveSegmentationd(MapTransform):
 
     def _save(self, labels: np.ndarray, affine: np.ndarray, source: Path, file: str | None) -> list[str]:
         path = self.paths.of(source, "_seg.nii.gz", file)
-        part = path.with_name(f".part_{path.name}")
-        path.parent.mkdir(parents=True, exist_ok=True)
         image = nibabel.Nifti1Image(labels, affine)
         image.header.set_xyzt_units("mm")
-        nibabel.save(image, part)
-        part.replace(path)
+        with whole_file(path) as part:
+            nibabel.save(image, part)
         if source.name.lower().endswith((".nii.gz", ".nii")):
             return [str(path)]
         if not labels.any():

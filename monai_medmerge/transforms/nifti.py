@@ -6,7 +6,6 @@ import gzip
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from monai.config import PathLike
 from monai.data import ImageReader
 from monai.data.utils import affine_to_spacing
 from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
+from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from monai_medmerge.errors import NiftiError, SettingError
@@ -33,6 +33,7 @@ NIFTI_POLICIES: Mapping[str, tuple[str, ...]] = {
 _MILLIMETRES = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
 _MAX_OFFSET = 2**24
 _TRAILING = 2**16
+_LARGEST_HEADER = 540
 
 
 @dataclass(frozen=True)
@@ -164,9 +165,10 @@ def load_nifti(path: Path, max_bytes: int) -> nib.Nifti1Image:
     with path.open("rb") as file:
         compressed = file.read(2) == b"\x1f\x8b"
     with gzip.open(path) if compressed else path.open("rb") as stream:
-        head = stream.read(540)
+        head = stream.read(_LARGEST_HEADER)
         image_class = _find_class(head, path.name)
-        header = image_class.header_class.from_fileobj(BytesIO(head), check=False)
+        size = image_class.header_class.template_dtype.itemsize
+        header = image_class.header_class(head[:size], check=False)
         needed = _count_bytes(header, max_bytes, path.name)
         _check_stored(header, path.name)
         data = head + stream.read(max(needed - len(head), 0))
@@ -175,7 +177,8 @@ def load_nifti(path: Path, max_bytes: int) -> nib.Nifti1Image:
     if len(data) < needed or trailing > _TRAILING:
         found = f"{len(data)}" if len(data) < needed else "many more"
         raise NiftiError(f"{needed} bytes, as the header says", found, path.name)
-    return image_class.from_bytes(data)
+    # Extensions are notes of the program that wrote the file: nothing of them is needed, and some are malformed.
+    return image_class.from_bytes(data[:size] + bytes(4) + data[size + 4 :])
 
 
 def _find_class(head: bytes, where: str) -> type[nib.Nifti1Image]:
@@ -211,6 +214,17 @@ def _check_stored(header: nib.Nifti1Header, where: str) -> None:
         raise NiftiError("voxel sizes above zero", f"{sizes.round(4).tolist()}", f"{where}, pixdim")
     if np.isinf([float(header["scl_slope"]), float(header["scl_inter"])]).any():
         raise NiftiError("a finite scl_slope and scl_inter", "an infinite one", where)
+    if int(header["sform_code"]) <= 0 and int(header["qform_code"]) > 0 and _find_qform(header) is None:
+        raise NiftiError("a qform that can be computed", "another, and no sform", where)
+
+
+def _find_qform(header: nib.Nifti1Header) -> NDArray[np.float64] | None:
+    """Return the affine of the qform, None where there is none to compute, as of a quaternion longer than one."""
+    try:
+        qform = np.asarray(header.get_qform(), dtype=float)
+    except (ValueError, HeaderDataError, np.linalg.LinAlgError):
+        return None
+    return qform if np.isfinite(qform).all() else None
 
 
 def _scaled_voxels(image: nib.Nifti1Image, where: str) -> NDArray[Any]:
@@ -247,10 +261,17 @@ def check_affine(
             affine is singular.
     """
     header = image.header
-    sform, qform = header.get_sform(coded=True)[0], header.get_qform(coded=True)[0]
+    sform = header.get_sform(coded=True)[0]
+    states_qform = int(header["qform_code"]) > 0
+    qform = _find_qform(header) if states_qform else None
     spacing = np.asarray(header.get_zooms()[:3], dtype=float)
     affine = np.asarray(image.affine, dtype=float)
-    if sform is None and qform is None:
+    if sform is not None and states_qform and qform is None:
+        expected, found = "sform and qform to agree", "a qform that cannot be computed"
+        settle(
+            NiftiError(expected, found, where), "error" if policies["forms"] == "qform" else policies["forms"], remarks
+        )
+    elif sform is None and qform is None:
         found = "neither qform_code nor sform_code"
         settle(NiftiError("an orientation", found, where), policies["no_form"], remarks)
     elif sform is not None and qform is not None and _corner_distance(sform, qform, image.shape) > 0.1 * spacing.min():

@@ -133,13 +133,24 @@ def test_ten_cases_are_undecided(bundle_command: Command, site: Path, weights: d
     content["test"] = content["test"][:10]
     (few / "dataset.json").write_text(json.dumps(content))
     (few / "test").symlink_to(site / "test")
-    reference = weights["reference"]
-    command = bundle_command("verify", site_data=few, output_dir=tmp_path, reference=reference, candidate=reference)
-    status, log = verify(command)
+    reference, options = weights["reference"], {"site_data": few, "output_dir": tmp_path}
+    status, log = verify(bundle_command("verify", reference=reference, candidate=weights["damaged"], **options))
     assert status == 3, log[-2000:]
     verdicts = report_of(tmp_path)["gate"]["verdicts"]
     assert {v["outcome"] for v in verdicts} == {"undecided"}
-    assert all("not enough evidence" in v["reason"] for v in verdicts)
+    assert all("not enough" in v["reason"] for v in verdicts)
+    # What is in use already may stay in use.
+    status, log = verify(bundle_command("verify", reference=reference, candidate=reference, **options))
+    assert status == 0, log[-2000:]
+    assert report_of(tmp_path)["gate"]["equal"]
+
+
+def test_the_network_in_use_must_be_named(
+    bundle_command: Command, site: Path, weights: dict[str, Path], tmp_path: Path
+) -> None:
+    status, log = verify(bundle_command("verify", site_data=site, candidate=weights["reference"], output_dir=tmp_path))
+    assert status != 0
+    assert "reference: expected the weights of the network in use" in log
 
 
 def test_a_run_that_ends_early_leaves_no_older_verdict_in_place(

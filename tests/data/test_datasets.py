@@ -160,7 +160,8 @@ def test_a_killed_writer_leaves_no_folder_and_the_next_one_starts_again(tmp_path
             (partial / "half").write_text("half")
             os.kill(os.getpid(), signal.SIGKILL)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
-    assert [path.name for path in tmp_path.iterdir()] == ["dataset.part"]
+    assert [path.name for path in tmp_path.glob(".medmerge-*/*")] == ["dataset"]
+    assert not folder.exists()
 
     folder.mkdir()  # an empty folder, as a user may have made it, is filled
     with whole_folder(folder) as partial:

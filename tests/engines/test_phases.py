@@ -13,7 +13,8 @@ from torch import nn
 from variants import build
 
 from monai_medmerge import ResumeError, SettingError, Source, coefficients, fold, merge, recalibrate
-from monai_medmerge.engines import CoefficientTrainer, FineTuner, LinearProbeTrainer, PhaseTrainer, weights_sha256
+from monai_medmerge.engines import CoefficientTrainer, FineTuner, LinearProbeTrainer, PhaseTrainer
+from monai_medmerge.files import weights_sha256
 from monai_medmerge.handlers import EpochSeedHandler, ResumeHandler
 
 VARIANT = "ResNet18-2d"

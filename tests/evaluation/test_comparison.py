@@ -18,7 +18,8 @@ from monai_medmerge.errors import DatasetError, SettingError
 from monai_medmerge.evaluation.bootstrap import Resampling
 from monai_medmerge.evaluation.comparison.cases import ALL, CLASS, Naming
 from monai_medmerge.evaluation.comparison.networks import compare
-from monai_medmerge.evaluation.comparison.rows import Comparison, cohens_kappa, compare_predictions
+from monai_medmerge.evaluation.comparison.predictions import cohens_kappa, compare_predictions
+from monai_medmerge.evaluation.comparison.rows import Comparison
 from monai_medmerge.evaluation.comparison.volumes import compare_dice, dice
 from monai_medmerge.evaluation.gate import DEFAULT_LIMITS, FAILED, PASSED, UNDECIDED, check
 from monai_medmerge.evaluation.prediction import predict
@@ -51,6 +52,11 @@ def damaged(fraction: float, label: int = 1) -> np.ndarray:
         other = (label + 1 + n % 2) % 3
         found[case, [label, other]] = found[case, [other, label]]
     return found
+
+
+def other_than(probabilities: np.ndarray) -> np.ndarray:
+    """The same answers, a little less sure: another network, that is no worse."""
+    return 0.99 * probabilities + 0.01 / 3
 
 
 def test_figures_are_those_of_scikit_learn() -> None:
@@ -97,7 +103,7 @@ def test_a_class_that_is_damaged_fails_and_no_other(label: int) -> None:
 
 def test_ten_cases_are_undecided() -> None:
     few = slice(0, 10)
-    for candidate in (REFERENCE, damaged(1.0)):
+    for candidate in (other_than(REFERENCE), damaged(1.0)):
         result = check(compare_predictions(REFERENCE[few], candidate[few], LABELS[few], CLASSES, resampling=FAST))
         assert (result.outcome, result.exit_status) == (UNDECIDED, 3)
         assert all("not enough evidence" in v.reason for v in result.verdicts)
@@ -107,7 +113,8 @@ def test_many_cases_of_two_patients_are_undecided() -> None:
     site = {"site": ["north", "south"] * 300}
     for patients, outcome in (([n % 2 for n in range(600)], UNDECIDED), (list(range(600)), PASSED)):
         resampling = Resampling(groups=patients, samples=100)
-        found = compare_predictions(REFERENCE, REFERENCE, LABELS, CLASSES, site, resampling=resampling)
+        candidate = other_than(REFERENCE)
+        found = compare_predictions(REFERENCE, candidate, LABELS, CLASSES, site, resampling=resampling)
         assert {v.outcome for v in check(found).verdicts} == {outcome}
         assert ("600 cases of 2 patients, at least 100 needed" in str(check(found))) == (outcome == UNDECIDED)
         assert [(row.cases, row.units) for row in found.select("site", "accuracy")] == [
@@ -148,7 +155,7 @@ def test_evidence_by_interval_is_stricter_both_ways() -> None:
 
 
 def test_what_is_asked_for_and_not_measured_is_undecided() -> None:
-    found = compare_predictions(REFERENCE, REFERENCE, LABELS, CLASSES, resampling=FAST)
+    found = compare_predictions(REFERENCE, other_than(REFERENCE), LABELS, CLASSES, resampling=FAST)
     result = check(found, {"limits": {"group_drop": 0.02, "far_inputs": 0.1}})
     assert {v.outcome for v in result.verdicts} == {UNDECIDED}
     assert check(found, {"limits": {}}).outcome == UNDECIDED
@@ -381,7 +388,10 @@ def test_segmentations_are_compared_by_dice() -> None:
         network, other, training, ["background", "anterior", "posterior"], training_data=training, samples=100
     )
     assert found.class_names == ("anterior", "posterior")
-    assert all(row.found.reference.value == pytest.approx(1) for row in found.rows)
+    assert all(row.found.reference.value == pytest.approx(1) for row in found.rows if row.measure == "Dice")
+    distances = found.select(CLASS, "surface distance 95 %")
+    assert all(row.found.reference.value == 0 for row in distances)
+    assert {row.group for row in found.select(CLASS, "lesions invented")} == {"anterior", "posterior"}
     assert found.negative_flips.value == 1
     assert next(found.change for found in found.stability).startswith("noise")
     result = check(found, {"limits": {"class_drop": {"limit": 0.05, "minimum_cases": 5}, "calibration_error": 0.1}})

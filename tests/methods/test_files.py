@@ -244,10 +244,11 @@ def test_killed_in_the_middle_leaves_no_output(tmp_path: Path) -> None:
     process = subprocess.run([sys.executable, "-c", KILLED, *map(str, [*paths, output])], check=False)
     assert process.returncode == -signal.SIGKILL
     # It had begun to write, under another name.
-    assert list(tmp_path.glob(".merged.safetensors.*.part"))
+    assert list(tmp_path.glob(".medmerge-*.part/merged.safetensors"))
     assert not output.exists()
     stored = load_file(merge_files("uniform_average", paths, output))
     assert all(torch.equal(stored[name], tensor) for name, tensor in state.items())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.safetensors", "b.safetensors", "merged.safetensors"]
 
 
 def test_one_pattern_may_be_given_as_text(paths: list[Path], tmp_path: Path) -> None:

@@ -13,9 +13,12 @@ from torch import Generator, Tensor
 
 from monai_medmerge.errors import SettingError
 from monai_medmerge.methods import (
+    breadcrumbs,
     dare,
     fisher,
+    isotropic,
     model_stock,
+    pleas,
     regmean,
     slerp,
     task_arithmetic,
@@ -216,3 +219,81 @@ def test_ties_keeps_what_is_as_large_as_the_smallest_that_stays() -> None:
     assert torch.equal(ties([torch.ones(5)], torch.zeros(5), density=0.2), torch.ones(5))
     mixed = torch.tensor([3.0, 1.0, -1.0, 1.0, 0.5])
     assert ties([mixed], torch.zeros(5), density=0.4).tolist() == [3.0, 1.0, -1.0, 1.0, 0.0]
+
+
+def breadcrumbs_by_hand(
+    tensors: list[Tensor], base: Tensor, density: float, outliers: float, scale: float
+) -> np.ndarray:
+    """Definition of the paper: per tensor, numbers above one percentile and below another are masked."""
+    merged = base.numpy().ravel().copy()
+    for tensor in tensors:
+        difference = (tensor - base).numpy().ravel()
+        ranked = sorted(range(difference.size), key=lambda i: -abs(difference[i]))
+        top = min(round(outliers * difference.size), difference.size - 1)
+        for i in ranked[top : top + max(round(density * difference.size), 1)]:
+            merged[i] += scale * difference[i]
+    return merged.reshape(base.shape)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(("density", "outliers"), [(0.9, 0.01), (0.2, 0.3), (1.0, 0.0), (0.01, 0.99)])
+def test_breadcrumbs(shape: tuple[int, ...], density: float, outliers: float) -> None:
+    *tensors, base = draw(4, shape, seed=5)
+    found = breadcrumbs(tensors, base, density=density, outliers=outliers, scale=0.3)
+    assert close(found, breadcrumbs_by_hand(tensors, base, density, outliers, 0.3))
+
+
+def test_breadcrumbs_with_all_crumbs_is_task_arithmetic() -> None:
+    *tensors, base = draw(4)
+    found = breadcrumbs(tensors, base, density=1.0, outliers=0.0, scale=0.4)
+    assert torch.allclose(found, task_arithmetic(tensors, base, scale=0.4))
+
+
+@pytest.mark.parametrize("shares", [(0.0, 0.0), (0.9, 0.2), (1.1, 0.0), (0.5, -0.1)])
+def test_breadcrumbs_refuses_shares_out_of_range(shares: tuple[float, float]) -> None:
+    with pytest.raises(SettingError, match="together at most 1"):
+        breadcrumbs(draw(2), draw(1)[0], density=shares[0], outliers=shares[1])
+
+
+@pytest.mark.parametrize("shape", [(4, 3), (3, 5), (3, 2, 3, 3)])
+def test_isotropic_has_one_singular_value_and_the_directions_of_the_sum(shape: tuple[int, ...]) -> None:
+    *tensors, base = draw(4, shape, seed=7)
+    total = sum((t - base).numpy() for t in tensors).reshape(shape[0], -1)
+    found = (isotropic(tensors, base, scale=0.5) - base).numpy().reshape(shape[0], -1) / 0.5
+    values = np.linalg.svd(total, compute_uv=False)
+    assert np.allclose(np.linalg.svd(found, compute_uv=False), values.mean())
+    # The polar factor of the sum, from its eigenvalues and not from its singular vectors.
+    narrow = total if total.shape[0] <= total.shape[1] else total.T
+    squares, vectors = np.linalg.eigh(narrow @ narrow.T)
+    polar = vectors @ np.diag(squares**-0.5) @ vectors.T @ narrow
+    expected = values.mean() * (polar if narrow is total else polar.T)
+    assert np.allclose(found, expected)
+
+
+def test_isotropic_vectors_take_the_mean_and_absent_directions_stay_absent() -> None:
+    *tensors, base = draw(4, (7,))
+    assert torch.allclose(isotropic(tensors, base), torch.stack(tensors).mean(0))
+    row = torch.zeros(3, 4, dtype=torch.float64)
+    row[1] = 2.0
+    assert torch.allclose(isotropic([row], torch.zeros_like(row)), row)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_pleas_is_the_least_squares_solution_over_rows(groups: int) -> None:
+    rows = [t.reshape(groups, 50, 6) for t in draw(3, (groups * 50, 6), seed=2)]
+    weights = draw(3, (4 * groups, 6), seed=3)
+    mean_in = sum(r.numpy() for r in rows) / 3
+    moments = [torch.from_numpy(np.einsum("gmi,gmj->gij", r.numpy(), mean_in) / 50) for r in rows]
+    found = pleas(weights, moments=moments, ridge=1e-12).numpy().reshape(groups, 4, 6)
+    for g in range(groups):
+        out = sum(r[g].numpy() @ w.numpy().reshape(groups, 4, 6)[g].T for r, w in zip(rows, weights, strict=True)) / 3
+        assert np.allclose(found[g], np.linalg.lstsq(mean_in[g], out, rcond=None)[0].T, atol=1e-6)
+
+
+def test_pleas_keeps_the_mean_where_nothing_was_seen_and_refuses_what_does_not_fit() -> None:
+    a, b = draw(2)
+    assert torch.allclose(pleas([a, b], moments=[torch.zeros(1, 3, 3)] * 2), (a + b) / 2)
+    with pytest.raises(SettingError, match="pleas, moments"):
+        pleas([a, b], moments=[torch.zeros(1, 2, 2)] * 2)
+    with pytest.raises(SettingError, match="pleas, ridge"):
+        pleas([a, b], moments=[torch.zeros(1, 3, 3)] * 2, ridge=0.0)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from variants import example, output
 
 from monai_medmerge.errors import IncompatibleSourcesError, SettingError
-from monai_medmerge.methods import METHODS, Method, gram_matrices, merge_with, ties
+from monai_medmerge.methods import METHODS, Method, cross_moments, gram_matrices, merge_with, ties
 from monai_medmerge.sources import Source
 
 VARIANTS = ["ResNet18-2d", "DynUNet-2d", "UNet-batch-3d", "grouped-transposed"]
@@ -43,6 +43,8 @@ def options_for(known: Method, variant: str, sources: Sequence[Source]) -> dict[
     options: dict[str, Any] = {name: [1.0, 2.0, 3.0][: len(sources)] for name in known.per_source}
     if known.data == "grams":
         options["grams"] = [grams_of(variant, n) for n in range(len(sources))]
+    elif known.data == "moments":
+        options["moments"] = moments_of(variant, len(sources))
     elif known.data:
         options[known.data] = [{k: noise(t, n).square() for k, t in s.tensors.items()} for n, s in enumerate(sources)]
     if known.callback:
@@ -53,6 +55,11 @@ def options_for(known: Method, variant: str, sources: Sequence[Source]) -> dict[
 @functools.cache
 def grams_of(variant: str, seed: int) -> dict[str, Tensor]:
     return gram_matrices(build(variant, seed + 1), [example(variant) + seed])
+
+
+@functools.cache
+def moments_of(variant: str, count: int) -> list[dict[str, Tensor]]:
+    return cross_moments([build(variant, seed + 1) for seed in range(count)], [example(variant)])
 
 
 def noise(like: Tensor, seed: int) -> Tensor:
@@ -181,7 +188,8 @@ def test_half_precision_stays(known: Method) -> None:
     network = nn.Sequential(nn.Conv2d(2, 4, 3), nn.Linear(4, 2)).to(torch.bfloat16)
     sources = [Source(f"s{n}", {k: noise(v, n).to(v.dtype) for k, v in network.state_dict().items()}) for n in range(3)]
     sources = sources[: count_for(known)]
-    options = options_for(known, "", sources) if known.data != "grams" else {"grams": [{} for _ in sources]}
+    measured = known.data in ("grams", "moments")
+    options = {known.data: [{} for _ in sources]} if measured else options_for(known, "", sources)
     result = merge_with(known.name, network, sources, **options)
     assert {v.dtype for v in result.state_dict().values()} == {torch.bfloat16}
 

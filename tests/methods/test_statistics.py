@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from monai_medmerge.errors import DatasetError, SettingError
-from monai_medmerge.methods import Ensemble, fisher_diagonal, gram_matrices, greedy_soup, merge_with
+from monai_medmerge.methods import Ensemble, cross_moments, fisher_diagonal, gram_matrices, greedy_soup, merge_with
 from monai_medmerge.sources import Source
 
 
@@ -165,3 +165,29 @@ def test_ensemble_is_the_mean_of_probabilities() -> None:
     assert torch.allclose(doubled, sum(torch.sigmoid(network(images)) for network in networks).detach() / 2)
     with pytest.raises(SettingError):
         Ensemble([])
+
+
+def test_cross_moments_of_one_network_are_its_gram_matrices() -> None:
+    network, (images, _) = small_network(), examples()
+    both = cross_moments([network, network], [images])
+    grams = gram_matrices(network, [images])
+    for found in both:
+        assert set(found) == set(grams)
+        assert all(torch.allclose(found[name], grams[name], rtol=1e-4, atol=1e-7) for name in grams)
+
+
+def test_pleas_computes_the_mean_of_the_sources_where_a_layer_can() -> None:
+    """Two linear maps of one input: their mean output is the mean map's, and least squares finds it."""
+    torch.manual_seed(0)
+    layers, images = [nn.Linear(5, 3) for _ in range(2)], torch.randn(40, 5)
+    sources = [Source.from_network(layer, name) for layer, name in zip(layers, "ab", strict=True)]
+    merged = merge_with("pleas", nn.Linear(5, 3), sources, moments=cross_moments(layers, [images[:20], images[20:]]))
+    expected = (layers[0](images) + layers[1](images)) / 2
+    assert torch.allclose(merged(images), expected, atol=1e-5)
+
+
+def test_cross_moments_refuse_networks_of_other_layers() -> None:
+    with pytest.raises(SettingError, match="the same layers"):
+        cross_moments([small_network(), nn.Linear(3, 3)], [examples()[0]])
+    with pytest.raises(DatasetError, match="at least one batch"):
+        cross_moments([small_network()], [])

@@ -198,3 +198,47 @@ def test_infinite_scaling_is_refused(tmp_path, offset):
     path.write_bytes(data)
     with pytest.raises(NiftiError, match="a finite scl_slope"):
         read(path)
+
+
+@pytest.mark.parametrize("size", [0, 100, 400, 5000])
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+@pytest.mark.parametrize("image_class", [nib.Nifti1Image, nib.Nifti2Image])
+def test_extensions_of_any_size_are_passed_over(tmp_path, size, suffix, image_class):
+    image = image_class(voxels(), OBLIQUE)
+    image.header.set_xyzt_units("mm")
+    image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"x" * size))
+    image.header.extensions.append(nib.nifti1.Nifti1Extension("afni", b"<AFNI_attributes/>" * 20))
+    nib.save(image, path := tmp_path / f"a{suffix}")
+    array, meta = read(path)
+    np.testing.assert_array_equal(array, voxels())
+    np.testing.assert_allclose(meta["affine"], nib.load(path).affine)
+
+
+def test_a_malformed_extension_does_not_matter(tmp_path):
+    image = nib.Nifti1Image(voxels(), OBLIQUE)
+    image.header.set_xyzt_units("mm")
+    image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"x" * 400))
+    nib.save(image, path := tmp_path / "a.nii")
+    data = bytearray(path.read_bytes())
+    data[352:356] = (7).to_bytes(4, "little")
+    path.write_bytes(data)
+    np.testing.assert_array_equal(read(path)[0], voxels())
+
+
+@pytest.mark.parametrize("quaternion", [(0.8, 0.5, 0.4), (float("nan"), 0, 0), (2, 0, 0)])
+def test_a_qform_that_cannot_be_computed_disagrees_with_the_sform(tmp_path, quaternion):
+    path = write(tmp_path / "a.nii", voxels(), sform=(OBLIQUE, 1), qform=(OBLIQUE, 1))
+    data = bytearray(path.read_bytes())
+    data[256:268] = np.array(quaternion, "<f4").tobytes()
+    path.write_bytes(data)
+    for policies in (None, {"forms": "qform"}):
+        with pytest.raises(NiftiError, match="a qform that cannot be computed"):
+            read(path, policies=policies)
+    with pytest.warns(UserWarning, match="policy: sform"):
+        array, meta = read(path, policies={"forms": "sform"})
+    np.testing.assert_array_equal(array, voxels())
+    np.testing.assert_allclose(meta["affine"], OBLIQUE, atol=1e-5)
+    data[254:256] = bytes(2)
+    path.write_bytes(data)
+    with pytest.raises(NiftiError, match="a qform that can be computed"):
+        read(path)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from monai_medmerge.bundle.configuration import explained
 from monai_medmerge.errors import SettingError
-from monai_medmerge.files import whole_file
+from monai_medmerge.files import reserve, whole_file
 
 onnxruntime, _ = optional_import("onnxruntime")
 TOLERANCE = 1e-4
@@ -32,6 +32,8 @@ def write_torchscript(bundle: Path, network: nn.Module, example: Tensor, trace: 
     """
     advice = "that torch.jit can trace" if trace else "that torch.jit can export (try --trace)"
     with whole_file(bundle / "models" / "model.ts") as part:
+        # TorchScript ends the process where the disk is full.
+        reserve(part, 2**20 + sum(tensor.nbytes for tensor in network.state_dict().values()))
         # Scripting compiles a network's code and tracing runs it: both can raise anything.
         with explained(f"a network {advice}", "TorchScript"):
             ckpt_export(

@@ -16,7 +16,7 @@ from monai_medmerge.bundle.configuration import explained, read_configuration, r
 from monai_medmerge.bundle.export.formats import check_onnx_installed, write_onnx, write_torchscript
 from monai_medmerge.bundle.export.texts import BundleCard, Config, inference, metadata, readme
 from monai_medmerge.errors import SettingError
-from monai_medmerge.files import save_weights, whole_file, whole_folder, write_json
+from monai_medmerge.files import save_weights, whole_folder, write_json, write_text
 from monai_medmerge.sources.filling import load_weights
 
 logger = logging.getLogger(__name__)
@@ -79,8 +79,8 @@ def export_bundle(
         write_json(part / "configs" / "metadata.json", described)
         write_json(part / "configs" / "inference.json", inference(card, network_def, preprocessing))
         save_weights(part / "models" / "model.pt", network)
-        _write(part / "docs" / "README.md", readme(card, sources))
-        _write(part / "LICENSE", terms)
+        write_text(part / "docs" / "README.md", readme(card, sources))
+        write_text(part / "LICENSE", terms)
         if torchscript:
             write_torchscript(part, network, example, trace)
         if onnx:
@@ -186,8 +186,3 @@ def _tell_large_files(root: Path) -> None:
             logger.warning(
                 "%s has over 25 MB: for the model zoo, list where to download it in large_files.yml", file.name
             )
-
-
-def _write(path: Path, text: str) -> None:
-    with whole_file(path) as part:
-        part.write_text(text, encoding="utf-8")

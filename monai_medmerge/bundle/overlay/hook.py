@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from monai.bundle import ConfigExpression, ConfigWorkflow, ReferenceResolver
 
 from monai_medmerge.bundle.overlay.config import calling_workflow
-from monai_medmerge.errors import MedMergeError, causes
+from monai_medmerge.bundle.overlay.workflow import MergedWorkflow, reason_last
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +23,7 @@ def __getattr__(name: str) -> object:
     workflow = calling_workflow()
     if workflow is None:
         logger.warning("medmerge.json takes part in `python -m monai.bundle run` alone: nothing is merged here")
-    else:
+    elif not isinstance(workflow, MergedWorkflow):
         _guard(workflow)
     return _guard
 
@@ -50,24 +48,12 @@ def _surround(expression: ConfigExpression, workflow: ConfigWorkflow, is_last: b
     evaluate = expression.evaluate
 
     def evaluate_with_overlay(*arguments: Any, **keywords: Any) -> Any:
-        with _reason_last():
+        with reason_last():
             overlay = workflow.parser.get_parsed_content("medmerge")
-            overlay.install()
+            overlay.install(workflow)
             result = evaluate(*arguments, **keywords)
             if is_last:
                 overlay.finish()
         return result
 
     expression.evaluate = evaluate_with_overlay
-
-
-@contextmanager
-def _reason_last() -> Iterator[None]:
-    """End in an error of this package, which says what to do, and not in MONAI's, which quotes the expression."""
-    try:
-        yield
-    except RuntimeError as error:
-        reason = next((cause for cause in causes(error) if isinstance(cause, MedMergeError)), None)
-        if reason is None:
-            raise
-        raise reason from reason.__cause__

@@ -12,16 +12,16 @@ from typing import Any
 
 import ignite.distributed as idist
 from ignite.engine import Events
+from monai.bundle import ConfigWorkflow
 from safetensors.torch import save_file
 from torch import nn
 
 from monai_medmerge.bundle.overlay.checkpoints import redirect_savers, set_aside_loaders
-from monai_medmerge.bundle.overlay.config import calling_workflow, find_trainer, when_made
+from monai_medmerge.bundle.overlay.config import find_trainer, when_made
 from monai_medmerge.bundle.overlay.merging import MergedStart, MergeOptions, merged_start
 from monai_medmerge.bundle.overlay.network import trained_network
-from monai_medmerge.engines import weights_sha256
 from monai_medmerge.errors import SettingError
-from monai_medmerge.files import save_weights, whole_file, write_json
+from monai_medmerge.files import owned, save_weights, weights_sha256, whole_file, write_json
 from monai_medmerge.sources import load_sources, match
 
 logger = logging.getLogger(__name__)
@@ -78,17 +78,17 @@ class Overlay:
         self.installed = False
         self.start: MergedStart | None = None
 
-    def install(self) -> None:
-        """Called by `initialize`, or before the run: arrange for the merge before the configuration's trainer runs.
+    def install(self, workflow: ConfigWorkflow) -> None:
+        """Arrange for the merge before the configuration's trainer runs; a second call does nothing.
+
+        Args:
+            workflow: that runs the configuration.
 
         Raises:
             SettingError: the configuration has no trainer that can be found, or its folder is not known.
         """
         if self.installed:
             return
-        workflow = calling_workflow()
-        if workflow is None:
-            raise SettingError("a run of python -m monai.bundle run", "another caller", "medmerge::install")
         parser = workflow.parser
         self.trainer_id = find_trainer(parser, workflow.run_id, self.trainer_id)
         if self.output_dir is None:
@@ -120,10 +120,11 @@ class Overlay:
 
         def run_from_merged(*arguments: Any, **keywords: Any) -> Any:
             network = trained_network(trainer, resolver.resolved_content, self.network_id)
-            if self.start is None:
-                self._begin(trainer, network, resolver.resolved_content)
-            result = run(*arguments, **keywords)
-            self._save(FINAL, network)
+            with owned(self._folder):
+                if self.start is None:
+                    self._begin(trainer, network, resolver.resolved_content)
+                result = run(*arguments, **keywords)
+                self._save(FINAL, network)
             return result
 
         trainer.run = run_from_merged

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath, PureWindowsPath
@@ -14,6 +15,8 @@ from monai_medmerge.errors import SettingError
 ALL, CLASS = "all cases", "class"
 # A column with more values than this divides nothing, and may hold names or dates.
 MOST_GROUPS = 20
+# Years.
+_AGES = ((0, 17), (18, 39), (40, 59), (60, 79))
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,32 @@ def read_columns(batch: Any, columns: Sequence[str], count: int) -> dict[str, li
         if len(values) != count:
             raise SettingError(f"a value of column {column!r} for each of {count} cases", f"{len(values)}", "data")
         found[column] = [str(value.item() if hasattr(value, "item") else value) for value in values]
+    return found
+
+
+def age_groups(column: str, values: Sequence[str]) -> list[str]:
+    """Ages in years as groups; columns of other names, or of what is no number, as they are.
+
+    DICOM's form (0010,1010), such as 067Y, is read too.
+
+    Args:
+        column: its name.
+        values: one per case.
+
+    Example:
+        >>> age_groups("age", ["067Y", "7", "41.5"]), age_groups("site", ["67"])
+        (['60 to 79', '0 to 17', '40 to 59'], ['67'])
+    """
+    if "age" not in column.lower().replace("_", " ").split():
+        return list(values)
+    numbers = [re.fullmatch(r"0*(\d{1,3})(?:\.\d+)?\s*[Yy]?", value.strip()) for value in values]
+    found = []
+    for value, number in zip(values, numbers, strict=True):
+        if number is None:
+            return list(values)
+        age = int(number[1])
+        group = next((f"{low} to {high}" for low, high in _AGES if low <= age <= high), "80 and over")
+        found.append(group if value else "")
     return found
 
 

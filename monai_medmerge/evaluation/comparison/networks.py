@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
+from monai.data import MetaTensor
 from torch import Tensor, nn
 
 from monai_medmerge.errors import DatasetError, SettingError
 from monai_medmerge.evaluation.bootstrap import SAMPLES, Resampling
-from monai_medmerge.evaluation.comparison.cases import Naming, read_columns
+from monai_medmerge.evaluation.comparison.cases import Naming, age_groups, read_columns
 from monai_medmerge.evaluation.comparison.novelty import Distance, distance
 from monai_medmerge.evaluation.comparison.perturbation import CHANGES, INTENSITY_CHANGES, Perturbation, stability
-from monai_medmerge.evaluation.comparison.rows import Comparison, compare_predictions, with_checks
+from monai_medmerge.evaluation.comparison.pictures import (
+    COUNT,
+    CasePicture,
+    Gallery,
+    Kept,
+    classified,
+    segmented,
+)
+from monai_medmerge.evaluation.comparison.predictions import compare_predictions
+from monai_medmerge.evaluation.comparison.rows import Comparison, with_checks
+from monai_medmerge.evaluation.comparison.saliency import Saliency
 from monai_medmerge.evaluation.comparison.volumes import compare_dice, dice
+from monai_medmerge.evaluation.results.segments import segment_measures, stacked
+from monai_medmerge.inspection import device_of, evaluating
 from monai_medmerge.ranking.features import extract, layer_before_scores, pair
 
 Inferer = Callable[[Tensor, nn.Module], Tensor]
@@ -38,6 +52,8 @@ def compare(
     layer: str | None = None,
     samples: int = SAMPLES,
     seed: int = 0,
+    pictures: int = COUNT,
+    spacing: Sequence[float] | None = None,
 ) -> Comparison:
     """Compare a candidate with the network in use, or with the best source fine-tuned, on the site's own data.
 
@@ -58,6 +74,9 @@ def compare(
         layer: whose input distances are measured in; the last linear or convolutional layer's if not given.
         samples: bootstrap resamples.
         seed: of resamples and noise.
+        pictures: how many of the worst and of the most changed cases are kept as pictures; 0 keeps none. Pictures are
+            of patients, with whatever is burned into them.
+        spacing: of the voxels of label maps, in millimetres; their own where they tell it, else 1 each.
 
     Raises:
         DatasetError: there are no images, or labels, scores and class names do not fit one another.
@@ -70,29 +89,43 @@ def compare(
         >>> found = compare(network, network, data, ["benign", "malignant"], subgroups=["site"])
         >>> found.negative_flips.value, found.agreement.value, found.columns
         (0.0, 1.0, ['site'])
+        >>> found.equal, found.pictures[0].kind
+        (True, 'worst')
     """
     columns = [*subgroups, *([patient] if patient else [])]
     watch = _Watch((reference, candidate), inferer or _call, columns, naming or Naming(), changes, seed)
-    features: list[np.ndarray] = []
+    watch.gallery, watch.spacing = Gallery(pictures), spacing
+    networks, layers = (candidate, reference), [layer, layer]
+    features: tuple[list[np.ndarray], ...] = ([], [])
     for batch in data:
         images = watch.see(batch)
         if training_data is not None:
-            layer = layer or layer_before_scores(candidate, images)
-            features.append(_features(candidate, [(images,)], layer))
+            layers = [known or layer_before_scores(n, images) for known, n in zip(layers, networks, strict=True)]
+            for kept, network, name in zip(features, networks, layers, strict=True):
+                kept.append(_features(network, [(images,)], name))
     if not watch.names:
         raise DatasetError("at least one image", "none", "data")
     groups = watch.columns[patient] if patient else None
     resampling = Resampling(groups=groups, samples=samples, seed=seed)
-    found, wrong = watch.compare(class_names, {name: watch.columns[name] for name in subgroups}, resampling)
+    found, wrong = watch.compare(
+        class_names, {name: age_groups(name, watch.columns[name]) for name in subgroups}, resampling
+    )
     far: Distance | None = None
     if training_data is not None:
-        training = _features(candidate, (pair(batch)[:1] for batch in training_data), layer)
-        far = distance(training, np.concatenate(features), wrong, resampling)
-    kept = [
+        training: tuple[list[np.ndarray], ...] = ([], [])
+        for batch in training_data:
+            for kept, network, name in zip(training, networks, layers, strict=True):
+                kept.append(_features(network, [pair(batch)[:1]], name))
+        found_far = [
+            distance(np.concatenate(known), np.concatenate(kept), wrong, resampling)
+            for known, kept in zip(training, features, strict=True)
+        ]
+        far = replace(found_far[0], before=found_far[1].far)
+    stable = [
         stability(name, np.concatenate(first), np.concatenate(second), resampling)
         for name, (first, second) in watch.kept.items()
     ]
-    return with_checks(found, kept, far)
+    return with_checks(found, stable, far, watch.draw(found.class_names))
 
 
 class _Watch:
@@ -116,6 +149,9 @@ class _Watch:
         # What is compared of reference, candidate and, for segmentations, of one to the other: (case, class).
         self.answers: tuple[list[np.ndarray], ...] = ([], [], [])
         self.kept: dict[str, tuple[list[np.ndarray], list[np.ndarray]]] = {}
+        self.segments: tuple[list[dict[str, np.ndarray]], ...] = ([], [])
+        self.gallery = Gallery(0)
+        self.spacing: Sequence[float] | None = None
 
     def see(self, batch: Any) -> Tensor:
         """Take in one batch; its images come back."""
@@ -129,11 +165,9 @@ class _Watch:
         self.names += self.naming.names(batch, len(images), len(self.names))
         scores = [self._scores(network, images) for network in self.networks]
         if segmentation:
-            self._see_maps(scores, label)
+            self._see_maps(images, scores, label)
         else:
-            self.labels.append(label.reshape(-1).long().cpu().numpy())
-            for kept, found in zip(self.answers, scores, strict=False):
-                kept.append(found.softmax(1).double().numpy())
+            self._see_classes(images, scores, label)
         self._disturb(images, scores)
         return images
 
@@ -152,6 +186,7 @@ class _Watch:
                 columns,
                 self.names,
                 resampling,
+                more=_more(*(stacked(parts) for parts in self.segments)),
             )
             known = np.where(np.isnan(candidate), 0, candidate).sum(1) / np.maximum((~np.isnan(candidate)).sum(1), 1)
             return found, (known < WRONG_DICE) & ~np.isnan(candidate).all(1)
@@ -159,15 +194,51 @@ class _Watch:
         found = compare_predictions(reference, candidate, labels, class_names, columns, self.names, resampling)
         return found, candidate.argmax(1) != labels
 
-    def _see_maps(self, scores: Sequence[Tensor], label: Tensor) -> None:
+    def draw(self, class_names: Sequence[str]) -> list[CasePicture]:
+        """The cases that the gallery kept, as pictures."""
+        shown = self.gallery.shown()
+        if self.segmentation:
+            return [segmented(kept, kind, kept.facts["caption"], kept.facts["maps"]) for kind, kept in shown]
+        looks = [Saliency(network) for network in self.networks] if shown else []
+        return [_drawn(kept, kind, class_names, looks) for kind, kept in shown]
+
+    def _see_classes(self, images: Tensor, scores: Sequence[Tensor], label: Tensor) -> None:
+        truth = label.reshape(-1).long().cpu().numpy()
+        self.labels.append(truth)
+        both = [found.softmax(1).double().numpy() for found in scores]
+        for kept, found in zip(self.answers, both, strict=False):
+            kept.append(found)
+        first = len(self.names) - len(images)
+        for n in range(len(images)) if self.gallery.count else ():
+            wrong = 1 - both[1][n, truth[n]] if 0 <= truth[n] < both[1].shape[1] else 0.0
+            # A case that is right by a hair is not among the worst.
+            wrong = wrong if both[1][n].argmax() != truth[n] else 0.0
+            facts = {"label": int(truth[n]), "said": [found[n] for found in both]}
+            kept_case = Kept(self.names[first + n], _pixels(images[n]), facts)
+            self.gallery.see(kept_case, float(wrong), float(np.abs(both[0][n] - both[1][n]).sum() / 2))
+
+    def _see_maps(self, images: Tensor, scores: Sequence[Tensor], label: Tensor) -> None:
         first, second = (found.argmax(1, keepdim=True) for found in scores)
         classes = scores[0].shape[1]
         truth = label.argmax(1, keepdim=True) if label.shape[1] > 1 else label
         if truth.shape != first.shape:
             raise DatasetError(f"label maps {tuple(first.shape)}", f"{tuple(truth.shape)}", "label")
-        pairs = ((first, truth), (second, truth), (second, first))
-        for kept, (prediction, against) in zip(self.answers, pairs, strict=True):
-            kept.append(dice(prediction, against.cpu(), classes))
+        truth, spacing = truth.cpu(), self.spacing or _spacing(label)
+        measures = [segment_measures(said, truth, classes, spacing) for said in (first, second)]
+        for parts, found in zip(self.segments, measures, strict=True):
+            parts.append(found)
+        for kept, values in zip(
+            self.answers, (measures[0]["dice"], measures[1]["dice"], dice(second, first, classes)), strict=True
+        ):
+            kept.append(values)
+        for n in range(len(images)) if self.gallery.count else ():
+            before, now, alike = (_known_mean(kept[-1][n]) for kept in self.answers)
+            maps = [(name, part[n, 0].numpy()) for name, part in
+                    (("truth", truth.as_subclass(Tensor)), ("in use", first), ("candidate", second))]  # fmt: skip
+            caption = f"Dice in use {before:.2f}, candidate {now:.2f}"
+            name = self.names[len(self.names) - len(images) + n]
+            kept_case = Kept(name, _pixels(images[n]), {"caption": caption, "maps": maps})
+            self.gallery.see(kept_case, 1 - now, 1 - alike)
 
     def _disturb(self, images: Tensor, scores: Sequence[Tensor]) -> None:
         usual = INTENSITY_CHANGES if self.segmentation else CHANGES
@@ -186,15 +257,8 @@ class _Watch:
                     kept.append((now == was)[:, 0].double().numpy())
 
     def _scores(self, network: nn.Module, images: Tensor) -> Tensor:
-        device = next(network.parameters()).device
-        modes = {module: module.training for module in network.modules()}
-        network.eval()
-        try:
-            with torch.no_grad():
-                found = self.inferer(images.to(device), network)
-        finally:
-            for module, mode in modes.items():
-                module.training = mode
+        with evaluating(network):
+            found = self.inferer(images.to(device_of(network)), network)
         if not isinstance(found, Tensor) or found.ndim < 2 or found.shape[1] < 2:
             raise SettingError("scores (batch, class, ...) of two classes or more", _shape(found), "network")
         return torch.as_tensor(found).as_subclass(Tensor).float().cpu()
@@ -206,6 +270,48 @@ def _foreground(class_names: Sequence[str], count: int) -> Sequence[str]:
         expected = f"{count + 1} class names, or {count} without the background"
         raise DatasetError(expected, f"{len(class_names)}", "class_names")
     return class_names[len(class_names) - count :]
+
+
+def _more(reference: dict[str, np.ndarray], candidate: dict[str, np.ndarray]) -> dict[str, Any]:
+    """What is measured of segmentations beside Dice, as rows call it."""
+    missed = [found["lesions"] - found["lesions_found"] for found in (reference, candidate)]
+    return {
+        "surface distance 95 %": (reference["surface_distance_95"], candidate["surface_distance_95"]),
+        "normalised surface Dice": (reference["normalised_surface_dice"], candidate["normalised_surface_dice"]),
+        "volume error": (reference["volume_error"], candidate["volume_error"]),
+        "lesions missed": (missed[0], missed[1]),
+        "lesions invented": (reference["lesions_invented"], candidate["lesions_invented"]),
+    }
+
+
+def _drawn(kept: Kept, kind: str, class_names: Sequence[str], looks: Sequence[Saliency]) -> CasePicture:
+    said = [(class_names[int(found.argmax())], float(found.max())) for found in kept.facts["said"]]
+    caption = f"label {class_names[kept.facts['label']]}; in use {said[0][0]}, {said[0][1]:.2f}; "
+    caption += f"candidate {said[1][0]}, {said[1][1]:.2f}"
+    image = torch.as_tensor(kept.image)[None]
+    heats = [
+        (f"{name} looks at", look(image, int(found.argmax())))
+        for name, look, found in zip(("in use", "candidate"), looks, kept.facts["said"], strict=True)
+    ]
+    return classified(kept, kind, caption, heats)
+
+
+def _pixels(image: Tensor) -> np.ndarray:
+    return np.asarray(image.as_subclass(Tensor).detach().cpu().float().numpy())
+
+
+def _known_mean(values: np.ndarray) -> float:
+    """1 where there is nothing to measure: nothing was wrong."""
+    return float(np.nanmean(values)) if not np.isnan(values).all() else 1.0
+
+
+def _spacing(label: Tensor) -> Sequence[float] | None:
+    """Millimetres of voxels, where the label maps tell."""
+    found = getattr(label, "pixdim", None) if isinstance(label, MetaTensor) else None
+    if found is None:
+        return None
+    steps = np.asarray(found[0] if isinstance(found, list) else found, float).reshape(-1)[: label.ndim - 2]
+    return [float(step) for step in steps] if (steps > 0).all() and len(steps) == label.ndim - 2 else None
 
 
 def _shape(found: object) -> str:

@@ -27,6 +27,7 @@ class Distance:
         errors_far: share of wrong answers among them.
         errors_near: share of wrong answers among the others.
         cases: which inputs are far, by number.
+        before: share of inputs that are far in the features of the network in use, where they were looked at.
     """
 
     threshold: float
@@ -34,11 +35,13 @@ class Distance:
     errors_far: Estimate
     errors_near: Estimate
     cases: tuple[int, ...]
+    before: Estimate | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """In plain types, for JSON."""
         estimates = {"far": self.far, "errors_far": self.errors_far, "errors_near": self.errors_near}
-        shown = {name: found.as_dict() for name, found in estimates.items()}
+        shown: dict[str, Any] = {name: found.as_dict() for name, found in estimates.items()}
+        shown["before"] = self.before.as_dict() if self.before else None
         return {"threshold": self.threshold, **shown, "cases": list(self.cases)}
 
 

@@ -1,4 +1,4 @@
-"""Is the candidate better than what is in use, where is it worse, and for whom?"""
+"""What a comparison holds: measures of all cases, of each class and of each group, and single cases."""
 
 from __future__ import annotations
 
@@ -8,16 +8,24 @@ from typing import Any
 
 import numpy as np
 
-from monai_medmerge.errors import DatasetError
-from monai_medmerge.evaluation.bootstrap import Estimate, Paired, Resampling, Statistic, estimate, paired_estimate
-from monai_medmerge.evaluation.comparison.cases import ALL, CLASS, check_groups
+from monai_medmerge.evaluation.bootstrap import Estimate, Paired, Resampling, Statistic, paired_estimate
+from monai_medmerge.evaluation.comparison.cases import ALL, CLASS
 from monai_medmerge.evaluation.comparison.novelty import Distance
 from monai_medmerge.evaluation.comparison.perturbation import Stability
-from monai_medmerge.evaluation.measures import calibration_error, mean, mean_area_under_curve, mean_f1, within
-from monai_medmerge.evaluation.reliability import Calibration, calibration, confident_errors
+from monai_medmerge.evaluation.comparison.pictures import CasePicture
+from monai_medmerge.evaluation.measures import within
+from monai_medmerge.evaluation.reliability import Calibration
 
 CLASSIFICATION, SEGMENTATION = "classification", "segmentation"
 CALIBRATION, CONFIDENT_ERRORS = "calibration error", "confident errors"
+
+# Probabilities that differ by no more are equal: another order of adding makes this much.
+EQUAL = 1e-6
+
+# Of these, less is better.
+LESS_IS_BETTER = {CALIBRATION, CONFIDENT_ERRORS, "surface distance 95 %", "lesions invented", "lesions missed"}
+# Numbers of a group of fewer cases are shown nowhere: they say too little, and too much of a few people.
+FEWEST = 10
 
 # A row that is wanted: scope, group, measure and the cases that it rests on (bool), with what to measure of both.
 Wanted = tuple[tuple[str, str, str, np.ndarray], tuple[Statistic, Statistic]]
@@ -30,11 +38,12 @@ class Row:
     Args:
         scope: `all cases`, `class`, or the column that divides the cases (site, scanner, sex).
         group: the class or the column's value; empty for all cases.
-        measure: `macro F1`, `accuracy`, `AUC`, `F1`, `recall`, `precision` or `Dice`; `calibration error` and
-            `confident errors`, of which less is better.
+        measure: such as `macro F1`, `accuracy`, `balanced accuracy`, `AUC`, `recall`, `AUROC` or `Dice`, of which more
+            is better, or one of `LESS_IS_BETTER`.
         cases: how many it rests on.
         units: how many of these are independent: patients where they are known, else all.
         found: reference, candidate and their difference.
+        level: of the interval of the difference; that of groups is corrected for how many are looked at.
     """
 
     scope: str
@@ -43,11 +52,12 @@ class Row:
     cases: int
     units: int
     found: Paired
+    level: float = 0.95
 
     def as_dict(self) -> dict[str, Any]:
         """In plain types, for JSON."""
         facts = {"scope": self.scope, "group": self.group, "measure": self.measure, "cases": self.cases}
-        facts["units"] = self.units
+        facts |= {"units": self.units, "level": self.level, "less_is_better": self.measure in LESS_IS_BETTER}
         return {**facts, **self.found.as_dict()}
 
     @property
@@ -98,6 +108,13 @@ class Comparison:
         calibration: of `reference` and `candidate`; empty for segmentations.
         stability: under small changes of the images.
         distance: inputs far from the training data.
+        equal: whether both give the same answer in every case: probabilities to 1e-6, or label maps voxel for voxel.
+        absent: classes without a case, which take part in no measure.
+        hidden: groups of fewer than 10 cases, as (column, group), whose numbers are not shown.
+        confusion: of reference and candidate, counts (label, prediction).
+        thresholds: class to what the candidate needs for wanted sensitivities, see `thresholds`.
+        scores: probabilities of reference and candidate, and labels, for curves; in no file.
+        pictures: of the worst and the most changed cases.
     """
 
     task: str
@@ -114,6 +131,13 @@ class Comparison:
     calibration: Mapping[str, Calibration] = field(default_factory=dict)
     stability: tuple[Stability, ...] = ()
     distance: Distance | None = None
+    equal: bool = False
+    absent: tuple[str, ...] = ()
+    hidden: tuple[tuple[str, str], ...] = ()
+    confusion: Mapping[str, list[list[int]]] = field(default_factory=dict)
+    thresholds: Mapping[str, list[Any]] = field(default_factory=dict)
+    scores: tuple[np.ndarray, np.ndarray, np.ndarray] | None = field(default=None, repr=False, compare=False)
+    pictures: tuple[CasePicture, ...] = field(default=(), repr=False, compare=False)
 
     def select(self, scope: str, measure: str) -> list[Row]:
         """The rows of one scope and measure.
@@ -136,6 +160,11 @@ class Comparison:
             "class_names": list(self.class_names),
             "cases": self.cases,
             "units": self.units,
+            "equal": self.equal,
+            "absent": list(self.absent),
+            "hidden": [list(group) for group in self.hidden],
+            "confusion": dict(self.confusion),
+            "thresholds": dict(self.thresholds),
             "rows": [row.as_dict() for row in self.rows],
             "negative_flips": self.negative_flips.as_dict(),
             "positive_flips": self.positive_flips.as_dict(),
@@ -161,102 +190,21 @@ class Comparison:
         return "\n".join([*lines, f"negative flips: {self.negative_flips}", f"positive flips: {self.positive_flips}"])
 
 
-def compare_predictions(
-    reference: np.ndarray,
-    candidate: np.ndarray,
-    labels: np.ndarray,
-    class_names: Sequence[str],
-    columns: Mapping[str, Sequence[str]] | None = None,
-    names: Sequence[str] | None = None,
-    resampling: Resampling | None = None,
-) -> Comparison:
-    """Compare the class probabilities of two networks for the same cases.
-
-    Args:
-        reference: of the network in use, float (case, class).
-        candidate: of the network that may replace it, float (case, class).
-        labels: class numbers, int (case,).
-        class_names: one per class.
-        columns: name of a division of the cases to the group that each is in.
-        names: what to call the cases; `case 0`, ... if not given.
-        resampling: for the intervals; give it patients as groups where there are several images of one.
-
-    Raises:
-        DatasetError: arrays do not fit one another or the classes, or are no probabilities.
-        SettingError: there is no case, or a column has too many groups.
-
-    Example:
-        >>> labels = np.array([0, 1] * 50)
-        >>> good = np.where(labels[:, None] == [0, 1], 0.8, 0.2)
-        >>> worse = good.copy()
-        >>> worse[:6] = worse[:6, ::-1]
-        >>> found = compare_predictions(good, worse, labels, ["benign", "malignant"])
-        >>> found.negative_flips.value, [case.name for case in found.flipped][:2]
-        (0.06, ['case 0', 'case 1'])
-    """
-    _check(reference, candidate, labels, len(class_names))
-    columns, resampling = columns or {}, resampling or Resampling()
-    check_groups(columns)
-    names = names or [f"case {n}" for n in range(len(labels))]
-    before, now = reference.argmax(1), candidate.argmax(1)
-    flips = (before == labels) & (now != labels)
-    shares = [mean(flips), mean((before != labels) & (now == labels)), mean(before == now)]
-    negative, positive, agreement = estimate(shares, len(labels), resampling)
-
-    def describe(chosen: np.ndarray) -> tuple[Case, ...]:
-        return tuple(
-            Case(
-                name=names[n],
-                label=class_names[labels[n]],
-                reference=class_names[before[n]],
-                candidate=class_names[now[n]],
-                confidence=float(candidate[n].max()),
-            )
-            for n in np.flatnonzero(chosen).tolist()
-        )
-
-    return Comparison(
-        task=CLASSIFICATION,
-        class_names=tuple(class_names),
-        cases=len(labels),
-        units=resampling.count(np.ones(len(labels), bool)),
-        rows=_rows((reference, candidate), labels, class_names, columns, resampling),
-        negative_flips=negative,
-        positive_flips=positive,
-        agreement=agreement,
-        kappa=cohens_kappa(before, now, len(class_names)),
-        flipped=describe(flips),
-        confident_errors=describe(confident_errors(candidate, labels)),
-        calibration={
-            name: calibration(found, labels, resampling)
-            for name, found in (("reference", reference), ("candidate", candidate))
-        },
-    )
-
-
 def with_checks(
-    comparison: Comparison, stability: Sequence[Stability] = (), distance: Distance | None = None
+    comparison: Comparison,
+    stability: Sequence[Stability] = (),
+    distance: Distance | None = None,
+    pictures: Sequence[CasePicture] = (),
 ) -> Comparison:
-    """The comparison with what needs the networks themselves."""
-    return replace(comparison, stability=tuple(stability), distance=distance)
-
-
-def cohens_kappa(first: np.ndarray, second: np.ndarray, classes: int) -> float:
-    """Agreement beyond chance, ``(p - e) / (1 - e)``; 1 where both always say the same one class.
+    """The comparison with what needs the networks themselves.
 
     Args:
-        first: class numbers, int (case,).
-        second: class numbers, int (case,).
-        classes: how many there are.
-
-    Example:
-        >>> cohens_kappa(np.array([0, 1, 0, 1]), np.array([0, 1, 1, 0]), 2)
-        0.0
+        comparison: of predictions alone.
+        stability: under small changes of the images.
+        distance: inputs far from the training data.
+        pictures: of single cases.
     """
-    observed = float((first == second).mean())
-    shares = [np.bincount(found, minlength=classes) / len(found) for found in (first, second)]
-    expected = float(shares[0] @ shares[1])
-    return 1.0 if expected == 1 else (observed - expected) / (1 - expected)
+    return replace(comparison, stability=tuple(stability), distance=distance, pictures=tuple(pictures))
 
 
 def group_rows(
@@ -279,72 +227,40 @@ def group_rows(
     return found
 
 
+def small_groups(columns: Mapping[str, Sequence[str]]) -> tuple[tuple[str, str], ...]:
+    """The groups of fewer than 10 cases, as (column, group).
+
+    Args:
+        columns: as of `compare_predictions`.
+
+    Example:
+        >>> small_groups({"site": ["north"] * 12 + ["south"] * 3})
+        (('site', 'south'),)
+    """
+    counts = {
+        (column, group): sum(str(value) == group for value in values)
+        for column, values in columns.items()
+        for group in sorted({str(value) for value in values})
+    }
+    return tuple(group for group, count in counts.items() if count < FEWEST)
+
+
 def make_rows(wanted: Sequence[Wanted], cases: int, resampling: Resampling) -> tuple[Row, ...]:
-    """Measure everything on the same resamples.
+    """Measure everything on the same resamples; groups of fewer than 10 cases are left out.
+
+    Intervals of differences of groups are corrected after Bonferroni for how many groups are looked at.
 
     Args:
         wanted: rows and their statistics.
         cases: how many there are.
         resampling: how they are drawn.
     """
-    found = paired_estimate([pair for _, pair in wanted], cases, resampling)
+    shown = [row for row in wanted if row[0][0] in (ALL, CLASS) or row[0][3].sum() >= FEWEST]
+    groups = {(scope, group) for (scope, group, *_), _ in shown if scope not in (ALL, CLASS)}
+    corrected = 1 - (1 - resampling.level) / max(len(groups), 1)
+    levels = [resampling.level if scope in (ALL, CLASS) else corrected for (scope, *_), _ in shown]
+    found = paired_estimate([pair for _, pair in shown], cases, resampling, levels)
     return tuple(
-        Row(scope, group, measure, int(chosen.sum()), resampling.count(chosen), paired)
-        for ((scope, group, measure, chosen), _), paired in zip(wanted, found, strict=True)
+        Row(scope, group, measure, int(chosen.sum()), resampling.count(chosen), paired, level)
+        for ((scope, group, measure, chosen), _), paired, level in zip(shown, found, levels, strict=True)
     )
-
-
-def _rows(
-    both: tuple[np.ndarray, np.ndarray],
-    labels: np.ndarray,
-    class_names: Sequence[str],
-    columns: Mapping[str, Sequence[str]],
-    resampling: Resampling,
-) -> tuple[Row, ...]:
-    everything, classes = np.ones(len(labels), bool), len(class_names)
-    first, second = (found.argmax(1) for found in both)
-
-    def pair(function: Any, *arguments: Any, **options: Any) -> tuple[Statistic, Statistic]:
-        return function(first, *arguments, **options), function(second, *arguments, **options)
-
-    right = (mean(first == labels), mean(second == labels))
-    wanted: list[Wanted] = [
-        ((ALL, "", "macro F1", everything), pair(mean_f1, labels, classes)),
-        ((ALL, "", "accuracy", everything), right),
-        (
-            (ALL, "", "AUC", everything),
-            (mean_area_under_curve(both[0], labels), mean_area_under_curve(both[1], labels)),
-        ),
-    ]
-    sure = [(found.max(1), found.argmax(1) == labels) for found in both]
-    errors = [confident_errors(found, labels) for found in both]
-    wanted += [
-        ((ALL, "", CALIBRATION, everything), (calibration_error(*sure[0]), calibration_error(*sure[1]))),
-        ((ALL, "", CONFIDENT_ERRORS, everything), (mean(errors[0]), mean(errors[1]))),
-    ]
-    for k, name in enumerate(class_names):
-        among = labels == k
-        wanted += [
-            ((CLASS, name, "recall", among), (mean(first == k, among), mean(second == k, among))),
-            ((CLASS, name, "precision", among), (mean(among, first == k), mean(among, second == k))),
-            ((CLASS, name, "F1", among), pair(mean_f1, labels, classes, over=[k])),
-        ]
-    for column, values in columns.items():
-        groups = np.array([str(value) for value in values])
-        for value in sorted(set(groups.tolist())):
-            # A class that a group has no case of would count as 0 in its mean.
-            occurring = np.unique(labels[groups == value]).tolist()
-            measures = {"macro F1": pair(mean_f1, labels, classes, over=occurring), "accuracy": right}
-            wanted += [row for row in group_rows(measures, {column: values}, everything) if row[0][1] == value]
-    return make_rows(wanted, len(labels), resampling)
-
-
-def _check(reference: np.ndarray, candidate: np.ndarray, labels: np.ndarray, classes: int) -> None:
-    expected = (len(labels), classes)
-    for name, found in (("reference", reference), ("candidate", candidate)):
-        if found.shape != expected:
-            raise DatasetError(f"probabilities {expected}", f"{found.shape}", name)
-        if not (np.isfinite(found).all() and (found >= 0).all() and np.allclose(found.sum(1), 1, atol=1e-3)):
-            raise DatasetError("probabilities that sum to one", "other numbers", name)
-    if len(labels) and not (labels.min() >= 0 and labels.max() < classes):
-        raise DatasetError(f"labels from 0 to {classes - 1}", f"labels from {labels.min()} to {labels.max()}", "labels")

@@ -13,7 +13,15 @@ from torch import Tensor
 from monai_medmerge.errors import DatasetError
 from monai_medmerge.evaluation.bootstrap import Resampling, estimate
 from monai_medmerge.evaluation.comparison.cases import ALL, CLASS, check_groups
-from monai_medmerge.evaluation.comparison.rows import SEGMENTATION, Case, Comparison, Wanted, group_rows, make_rows
+from monai_medmerge.evaluation.comparison.rows import (
+    SEGMENTATION,
+    Case,
+    Comparison,
+    Wanted,
+    group_rows,
+    make_rows,
+    small_groups,
+)
 from monai_medmerge.evaluation.measures import mean
 
 # A case whose mean Dice changes by more than this has become worse, or better.
@@ -58,6 +66,7 @@ def compare_dice(
     names: Sequence[str] | None = None,
     resampling: Resampling | None = None,
     drop: float = DROP,
+    more: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None,
 ) -> Comparison:
     """Compare the Dice values of two networks for the same cases.
 
@@ -74,6 +83,7 @@ def compare_dice(
         names: what to call the cases.
         resampling: for the intervals.
         drop: in Dice.
+        more: other measures of each case and class, of reference and candidate, float (case, class).
 
     Raises:
         DatasetError: arrays do not fit one another or the classes.
@@ -90,13 +100,24 @@ def compare_dice(
     columns, resampling = columns or {}, resampling or Resampling()
     check_groups(columns)
     names = names or [f"case {n}" for n in range(len(reference))]
+    equal = np.array_equal(reference, candidate, equal_nan=True) and bool(
+        (np.isnan(agreement) | (agreement == 1)).all()
+    )
     reference, candidate = _paired(reference, candidate)
     before, now, alike = (_row_means(found) for found in (reference, candidate, agreement))
     overall, known = (mean(before), mean(now)), ~np.isnan(before)
     wanted: list[Wanted] = [((ALL, "", "Dice", known), overall)]
     for k, name in enumerate(class_names):
         pair = mean(reference[:, k]), mean(candidate[:, k])
-        wanted.append(((CLASS, name, "Dice", ~np.isnan(reference[:, k])), pair))
+        if not np.isnan(reference[:, k]).all():
+            wanted.append(((CLASS, name, "Dice", ~np.isnan(reference[:, k])), pair))
+    for measure, both in (more or {}).items():
+        for k, name in enumerate(class_names):
+            # Only where it is defined of both is it one measure of the same cases.
+            among = ~np.isnan(both[0][:, k]) & ~np.isnan(both[1][:, k])
+            if among.any():
+                pair = mean(both[0][:, k], among), mean(both[1][:, k], among)
+                wanted.append(((CLASS, name, measure, among), pair))
     wanted += group_rows({"Dice": overall}, columns, known)
     # Nothing to find and nothing found by either: no change.
     change = np.nan_to_num(now - before)
@@ -117,6 +138,9 @@ def compare_dice(
             Case(names[n], "", f"{before[n]:.3f}", f"{now[n]:.3f}", float("nan"))
             for n in np.flatnonzero(flips).tolist()
         ),
+        equal=equal,
+        absent=tuple(name for k, name in enumerate(class_names) if np.isnan(reference[:, k]).all()),
+        hidden=small_groups(columns),
     )
 
 

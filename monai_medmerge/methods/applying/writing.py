@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from monai_medmerge.files import whole_file
 from monai_medmerge.methods.applying.mapped import DTYPES
 from monai_medmerge.methods.tensors import TensorHeader
 
@@ -19,7 +19,7 @@ _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 def write_safetensors(
     path: Path, headers: Mapping[str, TensorHeader], tensor: Callable[[str], Tensor], metadata: Mapping[str, str]
 ) -> None:
-    """Write one tensor after the other under a temporary name beside the file, and move that into place at the end.
+    """Write one tensor after the other; the file appears under its name when all of them are there.
 
     The format begins with a header of all kinds, shapes and offsets, which `headers` suffice for, so that one tensor
     at a time has to be in memory.
@@ -31,22 +31,17 @@ def write_safetensors(
         metadata: goes into the header.
 
     Raises:
-        OSError: the folder is absent or full. Nothing is left behind then, or whatever else is raised.
+        OutputError: the file cannot be written. Nothing is left behind then, or whatever else is raised.
     """
     # The format wants no gaps; the widest numbers first keeps each tensor aligned to its own.
     order = sorted(headers, key=lambda name: -headers[name].dtype.itemsize)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as file:
-            file.write(_header(order, headers, metadata))
-            for name in order:
-                value, wanted = tensor(name), headers[name]
-                if (value.dtype, tuple(value.shape)) != (wanted.dtype, wanted.shape):
-                    raise ValueError(f"{name}: {value.dtype} {tuple(value.shape)} announced as {wanted}")
-                file.write(value.contiguous().reshape(-1).view(torch.uint8).numpy().data)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with whole_file(path) as part, part.open("wb") as file:
+        file.write(_header(order, headers, metadata))
+        for name in order:
+            value, wanted = tensor(name), headers[name]
+            if (value.dtype, tuple(value.shape)) != (wanted.dtype, wanted.shape):
+                raise ValueError(f"{name}: {value.dtype} {tuple(value.shape)} announced as {wanted}")
+            file.write(value.contiguous().reshape(-1).view(torch.uint8).numpy().data)
 
 
 def _header(order: list[str], headers: Mapping[str, TensorHeader], metadata: Mapping[str, str]) -> bytes:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from monai_medmerge.errors import DatasetError
-from monai_medmerge.methods.statistics.batches import device_of, evaluating, image_and_label
+from monai_medmerge.inspection import device_of, evaluating, image_of
 from monai_medmerge.sources.patterns import selects
 
 
@@ -37,23 +36,18 @@ def gram_matrices(
         DatasetError: there is no batch, or one holds no image.
 
     Example:
+        >>> import torch
         >>> grams = gram_matrices(nn.Conv2d(2, 4, 3, groups=2), [torch.ones(1, 2, 3, 3)])
         >>> grams["weight"].shape
         torch.Size([2, 9, 9])
     """
-    layers = {f"{name}.weight" if name else "weight": module for name, module in network.named_modules()}
-    chosen = {
-        name: module
-        for name, module in layers.items()
-        if (isinstance(module, nn.Linear) or (isinstance(module, _ConvNd) and not isinstance(module, _ConvTransposeNd)))
-        and selects(include, name)
-    }
+    chosen = linear_layers(network, include)
     sums: dict[str, Tensor] = {}
     counts = dict.fromkeys(chosen, 0)
 
     def observer(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
         def observe(layer: nn.Module, inputs: tuple[Any, ...]) -> None:
-            for rows in _rows(layer, inputs[0].detach()):
+            for rows in layer_rows(layer, inputs[0].detach()):
                 product = rows.mT @ rows
                 sums[name] = sums[name].add_(product) if name in sums else product
                 counts[name] += rows.shape[1]
@@ -63,9 +57,9 @@ def gram_matrices(
     handles = [module.register_forward_pre_hook(observer(name)) for name, module in chosen.items()]
     device, seen = device_of(network), False
     try:
-        with evaluating(network), torch.no_grad():
+        with evaluating(network):
             for batch in batches:
-                network(image_and_label(batch)[0].to(device))
+                network(image_of(batch).to(device))
                 seen = True
     finally:
         for handle in handles:
@@ -75,8 +69,41 @@ def gram_matrices(
     return {name: (value / counts[name]).float().cpu() for name, value in sums.items()}
 
 
-def _rows(layer: nn.Module, value: Tensor) -> Iterator[Tensor]:
-    """What a layer multiplies its weight with, (group, row, input), in parts that fit in memory."""
+def linear_layers(network: nn.Module, include: str | Sequence[str] = ("*",)) -> dict[str, nn.Module]:
+    """The linear and convolutional layers of a network, by the names of their weights; no transposed ones.
+
+    Args:
+        network: any module.
+        include: patterns of weight names.
+
+    Example:
+        >>> list(linear_layers(nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.ConvTranspose2d(2, 1, 3))))
+        ['0.weight']
+    """
+    named = {f"{name}.weight" if name else "weight": module for name, module in network.named_modules()}
+    return {
+        name: module
+        for name, module in named.items()
+        if (isinstance(module, nn.Linear) or (isinstance(module, _ConvNd) and not isinstance(module, _ConvTransposeNd)))
+        and selects(include, name)
+    }
+
+
+def layer_rows(layer: nn.Module, value: Tensor) -> Iterator[Tensor]:
+    """What a layer multiplies its weight with, in parts that fit in memory.
+
+    Args:
+        layer: linear or convolutional.
+        value: its input.
+
+    Returns:
+        Parts (group, row, input) of all rows: tokens of a linear layer, patches of a convolution.
+
+    Example:
+        >>> import torch
+        >>> [rows.shape for rows in layer_rows(nn.Conv2d(2, 4, 3), torch.zeros(5, 2, 4, 3))]
+        [torch.Size([1, 5, 18]), torch.Size([1, 5, 18])]
+    """
     if not isinstance(layer, _ConvNd):
         yield value.reshape(1, -1, value.shape[-1])
         return

@@ -4,47 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import pydicom
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
-from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from monai_medmerge.errors import DicomSeriesError
+from monai_medmerge.transforms.dicom.tags import BLOCKS, TAGS
 from monai_medmerge.transforms.foreign import guarded
 
-# Values are parsed for these tags only. Nothing of the patient module is among them, so nothing of it can reach an
-# error, a log or a MetaTensor; the UIDs tell series apart and leave only as a salted hash.
-_KEYWORDS = """
-    SOPClassUID ImageType Modality SeriesDescription StudyInstanceUID SeriesInstanceUID SeriesNumber
-    FrameOfReferenceUID AcquisitionNumber EchoTime TemporalPositionIdentifier DiffusionBValue
-    ImagePositionPatient ImageOrientationPatient PixelSpacing ImagerPixelSpacing NominalScannedPixelSpacing
-    SpacingBetweenSlices Rows Columns SamplesPerPixel PhotometricInterpretation PlanarConfiguration NumberOfFrames
-    BitsAllocated BitsStored HighBit PixelRepresentation RescaleIntercept RescaleSlope RescaleType WindowCenter
-    WindowWidth VOILUTFunction ModalityLUTSequence VOILUTSequence DoseGridScaling DoseUnits GridFrameOffsetVector
-    DetectorInformationSequence SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence
-    RedPaletteColorLookupTableDescriptor
-    GreenPaletteColorLookupTableDescriptor BluePaletteColorLookupTableDescriptor
-    RedPaletteColorLookupTableData GreenPaletteColorLookupTableData BluePaletteColorLookupTableData
-    SegmentedRedPaletteColorLookupTableData SegmentedGreenPaletteColorLookupTableData
-    SegmentedBluePaletteColorLookupTableData SegmentSequence SegmentationType MaximumFractionalValue
-"""
-_TAGS = [tag for tag in map(tag_for_keyword, _KEYWORDS.split()) if tag is not None]
 _PATIENT = tag_for_keyword("PatientID") or 0
 # Patients are told apart by hashes that mean nothing outside of this process.
 _SALT = os.urandom(16)
-_PIXEL_TAGS = [tag_for_keyword(word) for word in ("FloatPixelData", "DoubleFloatPixelData", "PixelData")]
 
-# Suffixes that claim a DICOM file.
-DICOM_SUFFIXES = (".dcm", ".ima", ".dicom")
-_NO_IMAGE = "an image object with Rows, Columns and Pixel Data"
 _MAX_INFLATED = 2**30
 
 
@@ -59,6 +40,7 @@ class Header:
         pixel_offset: where the pixel data element starts in the file, None if it has none or is deflated as a whole.
         patient: a hash of PatientID under a salt of this process, by which two files can be compared and nothing else;
             empty where there is none.
+        sop_class: SOPClassUID, of the file's meta information where the object has none, as in a DICOMDIR.
     """
 
     path: Path
@@ -66,6 +48,7 @@ class Header:
     transfer_syntax: str
     pixel_offset: int | None
     patient: str = ""
+    sop_class: str = ""
 
     @property
     def where(self) -> str:
@@ -91,9 +74,44 @@ class Header:
         return int(values[0])
 
     @property
+    def image_type(self) -> tuple[str, ...]:
+        """The values of ImageType, in capitals."""
+        value = self.dataset.get("ImageType") or []
+        return tuple(str(word).strip().upper() for word in ([value] if isinstance(value, str) else value))
+
+    def private_numbers(self, group: int, creator: str, element: int) -> tuple[float, ...] | None:
+        """Return a vendor's numeric attribute, None where it is absent or does not parse: nothing depends on it alone.
+
+        Args:
+            group: the odd group number.
+            creator: how the private creator begins.
+            element: the lower byte of the element.
+        """
+        known = self.dataset.keys()
+        for block in BLOCKS:
+            tag = group << 16 | block << 8 | element
+            if tag in known and (group << 16 | block) in known:
+                owner = str(self.dataset[group << 16 | block].value or "").strip()
+                if owner and owner.startswith(creator):
+                    return _private_values(self.dataset[tag].value)
+        return None
+
+    @property
     def frames(self) -> int:
         """The number of frames, one for objects that do not say."""
         return self.integer("NumberOfFrames", 1)
+
+
+def _private_values(value: Any) -> tuple[float, ...] | None:
+    """Return numbers from a value of any representation, also from the bytes of an unknown one."""
+    if isinstance(value, bytes):
+        text = value.strip(b" \0").decode("ascii", "replace")
+        value = text.split("\\") if re.fullmatch(r"[-+0-9.eE \\]+", text) else np.frombuffer(value, "<u2")[:1]
+    try:
+        found = tuple(float(item) for item in np.atleast_1d(value))
+    except (TypeError, ValueError):
+        return None
+    return found if found and np.isfinite(found).all() else None
 
 
 def numbers(dataset: Dataset, keyword: str, where: str, count: int | None = None) -> tuple[float, ...] | None:
@@ -164,13 +182,15 @@ def read_header(path: Path) -> Header:
 
 def _parse_header(path: Path) -> Header:
     with open_dicom(path) as file:
-        dataset = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=[*_TAGS, _PATIENT])
+        dataset = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=[*TAGS, _PATIENT])
         # pydicom stops in front of the pixel data element and rewinds to its tag.
         offset = file.tell()
         more = file.read(1)
         seekable_in_file = not isinstance(file, BytesIO)
     syntax = str(dataset.file_meta.get("TransferSyntaxUID", "") or "")
-    return Header(path, dataset, syntax, offset if more and seekable_in_file else None, _take_patient(dataset))
+    sop_class = str(dataset.get("SOPClassUID") or dataset.file_meta.get("MediaStorageSOPClassUID") or "")
+    offset_in_file = offset if more and seekable_in_file else None
+    return Header(path, dataset, syntax, offset_in_file, _take_patient(dataset), sop_class)
 
 
 def _take_patient(dataset: Dataset) -> str:
@@ -206,57 +226,3 @@ def _check_inflated_size(path: Path, start: int) -> None:
         data = inflate.unconsumed_tail
         if size > _MAX_INFLATED:
             raise DicomSeriesError(f"at most {_MAX_INFLATED} bytes after inflation", "more", path.name)
-
-
-def list_files(paths: Sequence[str | Path]) -> list[Path]:
-    """Return the DICOM files among files and folders, folders without their subfolders.
-
-    In a folder, files of other formats are passed over, unless their suffix claims that they are DICOM or their name
-    is like that of the DICOM files beside them (`IM0007` beside `IM0006`, `1.2.7` beside `1.2.6`): such a file is a
-    damaged slice, and a volume without it would be too short. A file that is named itself must be one.
-
-    Raises:
-        DicomSeriesError: a path does not exist, a file that should be DICOM is not, or nothing is left.
-    """
-    found = [file for path in paths for file in _list_path(Path(path))]
-    if not found:
-        raise DicomSeriesError("DICOM files", "none", ", ".join(Path(path).name for path in paths[:3]))
-    return found
-
-
-def _list_path(path: Path) -> Iterator[Path]:
-    if not path.is_dir():
-        yield path
-        return
-    files = sorted(file for file in path.iterdir() if file.is_file())
-    dicom = {file for file in files if is_dicom(file)}
-    suffixes = {_suffix(file) for file in dicom if file.name.upper() != "DICOMDIR"} | set(DICOM_SUFFIXES)
-    for file in files:
-        if file in dicom:
-            if file.name.upper() != "DICOMDIR":
-                yield file
-        elif _suffix(file) in suffixes and not file.name.startswith("."):
-            raise DicomSeriesError("a DICOM file, as its name says", "another or a damaged format", file.name)
-
-
-def _suffix(path: Path) -> str:
-    """The suffix, empty where it is the last number of a UID."""
-    suffix = path.suffix.lower()
-    return "" if suffix[1:].isdigit() else suffix
-
-
-def require_image(header: Header) -> None:
-    """Refuse objects that hold no image that this package reads as one.
-
-    Raises:
-        DicomSeriesError: a report, plan, structure set, waveform, directory or segmentation.
-    """
-    if header.text("Modality") == "SEG":
-        raise DicomSeriesError("an image", "a segmentation, which LoadDicomSegd reads", header.where)
-    if "Rows" not in header.dataset or "Columns" not in header.dataset:
-        sop_class = UID(header.text("SOPClassUID"))
-        # Only the standard's own UIDs have a type, and a name that is safe to show.
-        kind = sop_class.name if sop_class.type else "an object"
-        raise DicomSeriesError(_NO_IMAGE, f"{kind} without Rows or Columns", header.where)
-    if header.pixel_offset is None and header.transfer_syntax != DeflatedExplicitVRLittleEndian:
-        raise DicomSeriesError(_NO_IMAGE, "an object without Pixel Data", header.where)

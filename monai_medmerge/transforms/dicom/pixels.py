@@ -14,6 +14,8 @@ from pydicom.encaps import generate_fragments, get_frame, parse_basic_offsets
 from pydicom.pixels import apply_color_lut, pixel_array
 from pydicom.uid import (
     JPEG2000,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
@@ -48,6 +50,9 @@ DECODERS = {
     JPEGLSLossless: "gdcm",
     JPEGLSNearLossless: "gdcm",
 }
+# Of JPEG 2000, which may be lossless under this syntax, and the others.
+_LOSSY = (JPEGBaseline8Bit, JPEGExtended12Bit, JPEG2000, JPEGLSNearLossless)
+_NATIVE = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian)
 # Of JPEG and JPEG-LS, a JPEG 2000 codestream, and a JP2 file.
 _FRAME_STARTS = (b"\xff\xd8\xff", b"\xff\x4f\xff\x51", b"\x00\x00\x00\x0cjP  ")
 _GRAY = ("MONOCHROME1", "MONOCHROME2")
@@ -68,9 +73,14 @@ class Layout:
     photometric: str
 
     @property
+    def pixel_bytes(self) -> int:
+        """The size of one decoded pixel."""
+        return self.samples * max(self.allocated // 8, 1)
+
+    @property
     def frame_bytes(self) -> int:
         """The size of one decoded frame."""
-        return self.rows * self.columns * self.samples * max(self.allocated // 8, 1)
+        return self.rows * self.columns * self.pixel_bytes
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -156,6 +166,7 @@ class FrameSource:
         self.layout = layout
         self._dataset: Dataset | None = None
         self._native_offset = self._find_native()
+        self._last: tuple[int, Array] | None = None
 
     def decode(self, index: int) -> Array:
         """Return a frame's stored values, (rows, columns) or (rows, columns, 3) in RGB.
@@ -165,12 +176,23 @@ class FrameSource:
         """
         if self._native_offset is not None:
             return self._read_native(index, self._native_offset)
+        # The slices of a mosaic are asked for one by one.
+        if self._last is None or self._last[0] != index:
+            self._last = index, self._decode_checked(index)
+        return self._last[1]
+
+    def _decode_checked(self, index: int) -> Array:
+        """Decode one frame and compare it with the header."""
         frame = guarded(DicomSeriesError, "pixel data", self.header.where, lambda: self._decode(index))
         if frame.shape[:2] != (self.layout.rows, self.layout.columns):
             found = "x".join(map(str, frame.shape))
             raise DicomSeriesError(f"{self.layout.rows}x{self.layout.columns} pixels", found, self.header.where)
         low, high = self.layout.stored_range
         if frame.ndim == 2 and frame.dtype.kind in "iu" and not low <= frame.min() <= frame.max() <= high:
+            # Lossy compression overshoots at edges.
+            slack = (high - low + 1) // 8 if self.header.transfer_syntax in _LOSSY else 0
+            if low - slack <= frame.min() and frame.max() <= high + slack:
+                return np.clip(frame, low, high)
             found = f"values from {frame.min()} to {frame.max()}"
             raise DicomSeriesError(f"values of {self.layout.stored} bits (BitsStored)", found, self.header.where)
         return frame
@@ -231,13 +253,14 @@ class FrameSource:
             raise DicomSeriesError("one element of pixel data", f"{len(found)}", where)
         if not self.header.transfer_syntax:
             raise DicomSeriesError("a transfer syntax", "none", f"{where}, TransferSyntaxUID")
-        if not pydicom.uid.UID(self.header.transfer_syntax).is_encapsulated:
+        if self.header.transfer_syntax in _NATIVE:
             if len(dataset[found[0]].value) >= layout.frame_bytes * (layout.frames + 1):
                 raise DicomSeriesError(f"{layout.frames} frame(s) as NumberOfFrames says", "Pixel Data for more", where)
             return
-        require_frames(dataset, self.header)
+        # First: pydicom takes syntaxes that it does not know for no syntaxes at all.
         plugin = DECODERS.get(pydicom.uid.UID(self.header.transfer_syntax))
         require_codec(plugin, self.header.transfer_syntax, where)
+        require_frames(dataset, self.header)
         if self.header.transfer_syntax == RLELossless:
             # Two bytes of RLE expand to 128 at most.
             limit = 64 * len(dataset.PixelData)
@@ -247,8 +270,8 @@ class FrameSource:
     def _decode(self, index: int) -> Array:
         dataset, layout, where = self._load(), self.layout, f"{self.header.where}, frame {index + 1}"
         syntax = pydicom.uid.UID(self.header.transfer_syntax)
-        plugin = DECODERS.get(syntax, "") if syntax.is_encapsulated else ""
-        if syntax.is_encapsulated and syntax != RLELossless:
+        plugin = DECODERS.get(syntax, "")
+        if syntax in DECODERS and syntax != RLELossless:
             stream = get_frame(dataset.PixelData, index, number_of_frames=layout.frames)
             precision = check_codestream(stream, layout.rows, layout.columns, layout.samples, where)
             if syntax == JPEGExtended12Bit and precision == 12 and layout.samples == 1:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from monai.config import PathLike
@@ -16,17 +16,16 @@ from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
 from numpy.typing import NDArray
 
 from monai_medmerge.errors import DicomSeriesError, SettingError
-from monai_medmerge.transforms.dicom.geometry import (
-    POLICIES,
-    Frame,
-    Stack,
-    find_frames,
-    stack_frames,
-)
+from monai_medmerge.transforms.dicom.arrangement import Arrangement, Choice, arrange
+from monai_medmerge.transforms.dicom.geometry.frames import Frame
+from monai_medmerge.transforms.dicom.geometry.stacks import POLICIES, Stack
+from monai_medmerge.transforms.dicom.geometry.unlocated import frame_time
 from monai_medmerge.transforms.dicom.headers import is_dicom
+from monai_medmerge.transforms.dicom.names import code, hash_uid
 from monai_medmerge.transforms.dicom.pixels import Layout, read_layout
 from monai_medmerge.transforms.dicom.repair import fill_gaps, straighten
-from monai_medmerge.transforms.dicom.series import Series, choose_series, code, hash_uid, list_series
+from monai_medmerge.transforms.dicom.series import Series, choose_series, list_series
+from monai_medmerge.transforms.dicom.tiles import is_tiled, read_tiles
 from monai_medmerge.transforms.dicom.values import Volume, find_transformation, find_units, read_volume
 from monai_medmerge.transforms.dicom.voi import describe_voi
 from monai_medmerge.transforms.foreign import guarded, quiet
@@ -46,9 +45,10 @@ class DicomRequest:
 class DicomSeriesReader(ImageReader):
     """Read one DICOM image or series: a file, a list of files or a folder.
 
-    The array has axes (x, y, z), as MONAI's `ITKReader` gives them, with RGB as a last axis; a single frame has one
-    slice. Values are those after the modality LUT or rescaling. The affine maps voxel indices to RAS millimetres.
-    Slices are ordered by position. The metadata holds geometry and a few coded facts, and nothing of the patient.
+    The array has axes (x, y, z), as MONAI's `ITKReader` gives them, with RGB or the volumes of a series as a last axis;
+    a single frame has one slice. Values are those after the modality LUT, rescaling or real world value mapping. The
+    affine maps voxel indices to RAS millimetres. Slices are ordered by position, mosaics unpacked, tiles of a slide put
+    together. The metadata holds geometry and a few coded facts, and nothing of the patient.
 
     Args:
         series_uid: the SeriesInstanceUID to read, or its digest as error messages show it.
@@ -62,6 +62,11 @@ class DicomSeriesReader(ImageReader):
         squeeze: leave out the slice axis of a single file with a single frame: (x, y) as for a PNG.
         salt: where given, "series_hash" and "study_hash" are put in the metadata, hashed with it.
         max_bytes: refuse images that would take more memory.
+        volume: which volume of a series of several (times, echoes, b-values, ...) to read, from zero; "all" keeps them
+            as a last axis; None refuses such series. What tells them apart is in the metadata under "volumes".
+        stack: which of several stacks (StackID or orientation) of a series to read, from zero; None refuses them.
+        level: which resolution of a whole-slide image to read, from the largest, 0; None where there is only one.
+        geometry: "patient", or "none" to read frames as pictures or times, in the order of InstanceNumber and frame.
 
     Raises:
         DicomSeriesError: from `get_data`, if there is no single, unambiguous, intact volume.
@@ -85,8 +90,19 @@ class DicomSeriesReader(ImageReader):
         squeeze: bool = False,
         salt: str | None = None,
         max_bytes: int = 2**32,
+        volume: int | Literal["all"] | None = None,
+        stack: int | None = None,
+        level: int | None = None,
+        geometry: Literal["patient", "none"] = "patient",
     ) -> None:
         super().__init__()
+        if not (volume is None or volume == "all" or _is_index(volume)):
+            raise SettingError("a number from zero, 'all' or None", repr(volume), "volume")
+        for name, number in (("stack", stack), ("level", level)):
+            if number is not None and not _is_index(number):
+                raise SettingError("a number from zero or None", repr(number), name)
+        if geometry not in ("patient", "none"):
+            raise SettingError("'patient' or 'none'", repr(geometry), "geometry")
         if monochrome1 not in ("invert", "keep"):
             raise SettingError("'invert' or 'keep'", repr(monochrome1), "monochrome1")
         self.choice = {"uid": series_uid, "description": description, "modality": modality}
@@ -95,6 +111,8 @@ class DicomSeriesReader(ImageReader):
         self.squeeze = squeeze
         self.salt = salt
         self.max_bytes = max_bytes
+        self.part = Choice(volume, stack, geometry == "none")
+        self.level = level
 
     def verify_suffix(self, filename: Sequence[PathLike] | PathLike) -> bool:
         """Return whether all are folders or DICOM files, by content rather than by suffix."""
@@ -118,33 +136,51 @@ class DicomSeriesReader(ImageReader):
         """
         names = ", ".join(path.name for path in img.paths[:3])
         with quiet():
-            stack, volume, meta = guarded(
+            arrangement, volume, meta = guarded(
                 DicomSeriesError, "a readable DICOM image", names, lambda: self._read(img.paths)
             )
-        give_remarks(stack.remarks)
-        array = np.moveaxis(volume.array, (0, 1, 2), (2, 1, 0))
+        give_remarks(arrangement.remarks)
+        colored = volume.photometric == "RGB"
+        array = volume.array.T if arrangement.several else np.moveaxis(volume.array, (0, 1, 2), (2, 1, 0))
         spatial_shape = array.shape[:3]
         if self.squeeze and len(img.paths) == 1 and spatial_shape[2] == 1 and not img.paths[0].is_dir():
             array, spatial_shape = array[:, :, 0], spatial_shape[:2]
-        affine = orientation_ras_lps(stack.affine)
+        affine = orientation_ras_lps(arrangement.stacks[0].affine)
         meta[MetaKeys.AFFINE] = affine
         meta[MetaKeys.ORIGINAL_AFFINE] = affine.copy()
         meta[MetaKeys.SPACE] = SpaceKeys.RAS
         meta[MetaKeys.SPATIAL_SHAPE] = np.asarray(spatial_shape)
-        meta[MetaKeys.ORIGINAL_CHANNEL_DIM] = -1 if volume.photometric == "RGB" else float("nan")
+        meta[MetaKeys.ORIGINAL_CHANNEL_DIM] = -1 if colored or arrangement.several else float("nan")
         meta["spacing"] = affine_to_spacing(affine)
         return array, meta
 
-    def _read(self, paths: Sequence[Path]) -> tuple[Stack, Volume, dict[str, Any]]:
-        series, layouts, stack = self._arrange(paths)
-        volume = read_volume(stack.frames, layouts, self.max_bytes, self.monochrome1)
-        first = stack.frames[0]
-        signed = find_transformation(first).extremes(layouts[first.header.path])[0] < 0
-        meta = self._describe(series, first, volume, signed)
-        remarks = list(stack.remarks)
-        check_finite(volume.array, DicomSeriesError, first.header.where, self.policies["nonfinite"], remarks)
-        volume, stack = self._repair(volume, replace(stack, remarks=tuple(remarks)))
-        return stack, volume, meta
+    def _read(self, paths: Sequence[Path]) -> tuple[Arrangement, Volume, dict[str, Any]]:
+        series = choose_series(list_series(paths), **self.choice)
+        if any(is_tiled(header) for header in series.headers):
+            return self._read_slide(series)
+        layouts, arrangement = self._arrange(series)
+        frames = arrangement.frames
+        volume = read_volume(frames, layouts, self.max_bytes, self.monochrome1)
+        meta = self._describe(series, arrangement, volume, layouts[frames[0].header.path])
+        remarks = list(arrangement.remarks)
+        check_finite(volume.array, DicomSeriesError, frames[0].header.where, self.policies["nonfinite"], remarks)
+        if arrangement.several:
+            if volume.photometric == "RGB":
+                raise DicomSeriesError("one volume of colours (volume=0, 1, ...)", "several", frames[0].header.where)
+            parts = np.split(volume.array, len(arrangement.stacks))
+            done = [self._repair(part, stack) for part, stack in zip(parts, arrangement.stacks, strict=True)]
+            array, stacks = np.stack([part for part, _ in done]), tuple(stack for _, stack in done)
+        else:
+            array, stack = self._repair(volume.array, arrangement.stacks[0])
+            stacks = (stack,)
+        arrangement = replace(arrangement, stacks=stacks, remarks=tuple(remarks))
+        return arrangement, replace(volume, array=array), meta
+
+    def _read_slide(self, series: Series) -> tuple[Arrangement, Volume, dict[str, Any]]:
+        stack, volume = read_tiles(series.headers, self.level, self.part.volume, self.policies, self.max_bytes)
+        arrangement = Arrangement((stack,), remarks=stack.remarks)
+        layout = read_layout(stack.frames[0].header, self.max_bytes)
+        return arrangement, volume, self._describe(series, arrangement, volume, layout)
 
     def locate(self, paths: Sequence[PathLike] | PathLike) -> Stack:
         """Return the files and the geometry of the series that the reader would read, in the order of its slices.
@@ -153,42 +189,55 @@ class DicomSeriesReader(ImageReader):
             paths: a file, a folder or files, as `read` takes them.
 
         Raises:
-            DicomSeriesError: there is no single, unambiguous series.
+            DicomSeriesError: there is no single, unambiguous series of slices.
         """
         named = tuple(Path(name) for name in ensure_tuple(paths))
+
+        def arranged() -> Stack:
+            series = choose_series(list_series(named), **self.choice)
+            if any(is_tiled(header) for header in series.headers):
+                raise DicomSeriesError("a series of slices", "tiles of a slide", series.headers[0].where)
+            return self._arrange(series)[1].stacks[0]
+
         with quiet():
             names = ", ".join(path.name for path in named[:3])
-            return guarded(DicomSeriesError, "a readable DICOM series", names, lambda: self._arrange(named)[2])
+            return guarded(DicomSeriesError, "a readable DICOM series", names, arranged)
 
-    def _arrange(self, paths: Sequence[Path]) -> tuple[Series, dict[Path, Layout], Stack]:
-        series = choose_series(list_series(paths), **self.choice)
+    def _arrange(self, series: Series) -> tuple[dict[Path, Layout], Arrangement]:
         # Before anything is allocated for frames that a damaged header may count in billions.
         layouts = {header.path: read_layout(header, self.max_bytes) for header in series.headers}
-        frames = [frame for header in series.headers for frame in find_frames(header)]
-        return series, layouts, stack_frames(frames, self.policies)
+        return layouts, arrange(series.headers, self.policies, self.part)
 
-    def _repair(self, volume: Volume, stack: Stack) -> tuple[Volume, Stack]:
+    def _repair(self, array: NDArray[Any], stack: Stack) -> tuple[NDArray[Any], Stack]:
         """Resample what the policies want repaired."""
         fills = stack.is_uneven and self.policies["gap"] == "repair"
         straightens = stack.is_tilted and self.policies["tilt"] == "repair"
-        if volume.photometric == "RGB" and (fills or straightens):
+        if array.ndim == 4 and (fills or straightens):
             raise DicomSeriesError("gray values to interpolate", "colours", stack.frames[0].header.where)
-        array = volume.array
         if fills:
             array, stack = fill_gaps(array, stack, self.max_bytes)
         if straightens:
             array, stack = straighten(array, stack, self.max_bytes)
-        return replace(volume, array=array), stack
+        return array, stack
 
-    def _describe(self, series: Series, frame: Frame, volume: Volume, signed: bool) -> dict[str, Any]:
+    def _describe(self, series: Series, arrangement: Arrangement, volume: Volume, layout: Layout) -> dict[str, Any]:
         """Return the facts that are worth keeping: codes and numbers of a fixed shape, so that batches collate."""
+        frame: Frame = arrangement.stacks[0].frames[0]
+        signed = find_transformation(frame).extremes(layout)[0] < 0
         meta: dict[str, Any] = {
             "modality": code(series.modality),
             "photometric_interpretation": volume.photometric,
             "units": find_units(frame) if volume.mirror is None else "",
             "voi": json.dumps(describe_voi(frame, volume.mirror, signed)),
+            "volumes": arrangement.volumes,
+            "spacing_source": frame.measure.source,
+            "frame_time": frame_time(frame.header),
         }
         if self.salt is not None:
             meta["series_hash"] = hash_uid(series.uid, self.salt)
             meta["study_hash"] = hash_uid(series.headers[0].text("StudyInstanceUID"), self.salt)
         return meta
+
+
+def _is_index(number: object) -> bool:
+    return isinstance(number, int) and not isinstance(number, bool) and number >= 0

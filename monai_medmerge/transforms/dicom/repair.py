@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from monai_medmerge.errors import DicomSeriesError
-from monai_medmerge.transforms.dicom.geometry import Stack
+from monai_medmerge.transforms.dicom.geometry.stacks import Stack
 
 Array = NDArray[Any]
 

@@ -18,7 +18,9 @@ from pydicom.pixels import pixel_array
 from pydicom.uid import DeflatedExplicitVRLittleEndian, RLELossless
 
 from monai_medmerge.errors import DicomSeriesError, SettingError
-from monai_medmerge.transforms.dicom.geometry import Frame, find_frames, frame_affine, group_item
+from monai_medmerge.transforms.dicom.geometry.find import find_frames
+from monai_medmerge.transforms.dicom.geometry.frames import Frame, group_item
+from monai_medmerge.transforms.dicom.geometry.stacks import frame_affine
 from monai_medmerge.transforms.dicom.headers import Header, items, numbers, open_dicom, read_header
 from monai_medmerge.transforms.dicom.pixels import FrameSource, read_layout, require_frames
 from monai_medmerge.transforms.foreign import guarded, quiet

@@ -21,7 +21,8 @@ from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 
 from monai_medmerge.errors import DicomSeriesError, SettingError
-from monai_medmerge.transforms.dicom.geometry import Stack
+from monai_medmerge.files import whole_file
+from monai_medmerge.transforms.dicom.geometry.stacks import Stack
 from monai_medmerge.transforms.dicom.reader import DicomSeriesReader
 from monai_medmerge.transforms.foreign import guarded, quiet
 from monai_medmerge.transforms.writing import OutputPaths, whole_labels
@@ -64,13 +65,29 @@ class SegmentTable:
         where = Path(path).name
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
+            raise SettingError("dcmqi's JSON with segmentAttributes", type(error).__name__, where) from error
+        return cls.from_content(content, where)
+
+    @classmethod
+    def from_content(cls, content: Any, where: str) -> SegmentTable:
+        """The table that dcmqi's JSON holds.
+
+        Args:
+            content: as `from_json` reads it.
+            where: what it is from, for errors.
+
+        Raises:
+            SettingError: as `from_json`.
+        """
+        try:
             found = [item for group in content["segmentAttributes"] for item in _as_list(group)]
             table = cls(
                 tuple(sorted(found, key=lambda item: int(item["labelID"]))),
                 str(content.get("SeriesDescription", cls.series_description)),
                 int(content.get("SeriesNumber", cls.series_number)),
             )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise SettingError("dcmqi's JSON with segmentAttributes", type(error).__name__, where) from error
         if len({int(item["labelID"]) for item in table.segments}) < len(found):
             raise SettingError("one description for each labelID", "several", where)
@@ -135,18 +152,15 @@ def write_seg(
             where,
             lambda: _build(labels, stack, table, segmentation_type),
         )
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".part_{path.name}")
-        try:
+        with whole_file(path) as part:
             seg.save_as(part, enforce_file_format=True)
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
     return path
 
 
 def _check_grid(labels: Array, affine: Array, stack: Stack) -> None:
     where = stack.frames[0].header.where
+    if stack.frames[0].crop is not None:
+        raise DicomSeriesError("a series of slices that a SEG can reference", "a mosaic", where)
     shape = (*stack.frames[0].size, len(stack.heights))
     if tuple(labels.shape) != shape:
         found = "x".join(map(str, labels.shape))

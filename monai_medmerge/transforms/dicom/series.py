@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from monai_medmerge.errors import DicomSeriesError
-from monai_medmerge.transforms.dicom.headers import Header, list_files, read_header, require_image
+from monai_medmerge.transforms.dicom.arrangement import count_volumes
+from monai_medmerge.transforms.dicom.folders import has_image, is_passed_over, list_files, require_image
+from monai_medmerge.transforms.dicom.headers import Header, read_header
+from monai_medmerge.transforms.dicom.names import code, hash_uid
 from monai_medmerge.transforms.foreign import quiet
-
-# UIDs of objects that share a series or a folder with images without being images to stack.
-_NO_IMAGES = ("SEG", "SR", "PR", "KO", "RTSTRUCT", "RTPLAN", "RTRECORD", "REG", "DOC", "ECG")
 
 
 @dataclass(frozen=True, repr=False)
@@ -43,30 +42,22 @@ class Series:
         """Modality, (0008,0060)."""
         return code(self.headers[0].text("Modality"))
 
+    @property
+    def volumes(self) -> str:
+        """How many volumes there are and what tells them apart, "8 volumes by TriggerTime"; empty for a single one."""
+        with quiet():
+            return count_volumes(self.headers)
+
     def __str__(self) -> str:
         first = self.headers[0]
         size = f"{first.integer('Columns', 0)}x{first.integer('Rows', 0)}"
         files = f"{len(self.headers)} file{'s' if len(self.headers) > 1 else ''}"
-        return f"{self.digest} ({self.modality or 'no modality'}, {files}, {size})"
+        volumes = f", {self.volumes}" if self.volumes else ""
+        return f"{self.digest} ({self.modality or 'no modality'}, {files}, {size}{volumes})"
 
     def __repr__(self) -> str:
         # A list of series is printed to choose from: not every header, nor UIDs.
         return f"<Series {self}>"
-
-
-def hash_uid(uid: str, salt: str = "") -> str:
-    """Return ten hexadecimal digits of a UID's salted SHA-256.
-
-    Example:
-        >>> hash_uid("1.2.3", salt="site A")
-        '500e5ee497'
-    """
-    return hashlib.sha256(f"{salt}:{uid}".encode()).hexdigest()[:10]
-
-
-def code(text: str) -> str:
-    """Return a coded string as it is if it looks like a short code (DICOM's CS), else an empty string."""
-    return text if re.fullmatch(r"[A-Z0-9_ ]{1,16}", text) else ""
 
 
 def list_series(paths: Sequence[str | Path] | str | Path) -> list[Series]:
@@ -85,18 +76,25 @@ def list_series(paths: Sequence[str | Path] | str | Path) -> list[Series]:
 
 
 def group_series(headers: Iterable[Header], explicit: set[Path]) -> list[Series]:
-    """Group headers by series; those that are no images are left out, or refused if they are among `explicit`."""
+    """Group headers by series; what is no image is left out, or refused if it is among `explicit`.
+
+    A damaged image stays in its series, which `choose_series` refuses if it is the one that is meant.
+    """
     groups: dict[str, list[Header]] = {}
-    skipped = ""
+    skipped: list[Header] = []
     for header in headers:
-        if header.path not in explicit and header.text("Modality") in _NO_IMAGES:
-            skipped = header.where
+        if header.path in explicit:
+            require_image(header)
+        elif is_passed_over(header):
+            skipped.append(header)
             continue
-        require_image(header)
         groups.setdefault(header.text("SeriesInstanceUID"), []).append(header)
     if not groups:
-        raise DicomSeriesError("an image series", "no image object", skipped)
-    return [Series(uid, tuple(group)) for uid, group in groups.items()]
+        raise DicomSeriesError("an image series", "no image object", skipped[0].where if skipped else "")
+    series = [Series(uid, tuple(group)) for uid, group in groups.items()]
+    if not any(has_image(header) for one in series for header in one.headers):
+        require_image(series[0].headers[0])
+    return series
 
 
 def choose_series(
@@ -121,6 +119,8 @@ def choose_series(
         and (modality is None or one.modality == modality.upper())
     ]
     if len(fitting) == 1:
+        for header in fitting[0].headers:
+            require_image(header)
         return fitting[0]
     listed = "; ".join(map(str, fitting or series))
     if fitting:

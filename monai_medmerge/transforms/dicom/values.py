@@ -14,9 +14,18 @@ from pydicom.dataset import Dataset
 from pydicom.pixels import apply_modality_lut
 
 from monai_medmerge.errors import DicomSeriesError
-from monai_medmerge.transforms.dicom.geometry import Frame, group_item
+from monai_medmerge.transforms.dicom.geometry.frames import Frame, group_item
+from monai_medmerge.transforms.dicom.geometry.mosaic import crop
 from monai_medmerge.transforms.dicom.headers import items, numbers
 from monai_medmerge.transforms.dicom.pixels import FrameSource, Layout
+from monai_medmerge.transforms.dicom.real_world_values import (
+    Mapping as ValueMapping,
+)
+from monai_medmerge.transforms.dicom.real_world_values import (
+    apply_mappings,
+    find_mappings,
+    is_parametric_map,
+)
 from monai_medmerge.transforms.foreign import guarded
 
 Array = NDArray[Any]
@@ -33,19 +42,24 @@ class Transformation:
         slope: factor; 1 where there is none.
         intercept: summand; 0 where there is none.
         lut: the dataset with a ModalityLUTSequence, which takes the place of slope and intercept.
+        mappings: of a parametric map, which take the place of all of these.
     """
 
     slope: float = 1.0
     intercept: float = 0.0
     lut: Dataset | None = None
+    mappings: tuple[ValueMapping, ...] = ()
 
     @property
     def is_shift(self) -> bool:
         """Whether values only move by a whole number, so that integers stay integers."""
-        return self.lut is None and self.slope == 1 and self.intercept.is_integer()
+        return self.lut is None and not self.mappings and self.slope == 1 and self.intercept.is_integer()
 
     def apply(self, values: Array, out: Array) -> None:
-        """Write slope * values + intercept, or what the table says, into `out`."""
+        """Write slope * values + intercept, or what tables and mappings say, into `out`."""
+        if self.mappings:
+            apply_mappings(self.mappings, values, out)
+            return
         if self.lut is not None:
             out[...] = apply_modality_lut(values, self.lut)
             return
@@ -62,18 +76,23 @@ class Transformation:
         stored = np.arange(low, high + 1) if self.lut is not None and layout.stored <= 16 else np.array([low, high])
         values = np.empty(stored.shape, np.float64)
         self.apply(stored, values)
-        return float(values.min()), float(values.max())
+        known = values[np.isfinite(values)]
+        return (float(known.min()), float(known.max())) if len(known) else (0.0, 0.0)
 
 
 def find_transformation(frame: Frame) -> Transformation:
     """Return a frame's modality transformation: its own functional group's, the shared one, or the object's.
 
     Raises:
-        DicomSeriesError: slope and intercept are damaged, or the slope is zero.
+        DicomSeriesError: a parametric map has no usable mapping, slope and intercept are damaged, or the slope is zero.
     """
     header, where = frame.header, frame.header.where
     group = group_item(frame.groups, "PixelValueTransformationSequence", where) if frame.groups else None
-    if group is None and items(header.dataset, "ModalityLUTSequence", where):
+    if is_parametric_map(frame):
+        return Transformation(mappings=find_mappings(frame))
+    # An empty item, which some writers leave, is no table.
+    tables = [] if group is not None else items(header.dataset, "ModalityLUTSequence", where)
+    if tables and tables[0].get("LUTDescriptor") is not None and tables[0].get("LUTData") is not None:
         return Transformation(lut=header.dataset)
     place = header.dataset if group is None else group
     slope = numbers(place, "RescaleSlope", where, count=1) or (1.0,)
@@ -89,6 +108,8 @@ def find_units(frame: Frame) -> str:
     """Return the unit of the values ("HU", "GY", ...), or an empty string for those without."""
     header, where = frame.header, frame.header.where
     modality = header.text("Modality")
+    if is_parametric_map(frame):
+        return find_mappings(frame)[0].unit
     if modality == "RTDOSE":
         return "GY" if header.text("DoseUnits").upper() == "GY" else ""
     group = group_item(frame.groups, "PixelValueTransformationSequence", where) if frame.groups else None
@@ -135,10 +156,12 @@ def read_volume(frames: Sequence[Frame], layouts: Mapping[Path, Layout], max_byt
         if source.layout.photometric != first.layout.photometric:
             found = f"{first.layout.photometric} and {source.layout.photometric}"
             raise DicomSeriesError("one photometric interpretation in a series", found, source.header.where)
-    if (total := first.layout.frame_bytes * len(frames)) > max_bytes:
+    if (total := frames[0].size[0] * frames[0].size[1] * first.layout.pixel_bytes * len(frames)) > max_bytes:
         raise DicomSeriesError(f"at most {max_bytes} bytes (max_bytes)", str(total), first.header.where)
 
     transformations = [find_transformation(frame) for frame in frames]
+    if len(units := {one.mappings[0].unit for one in transformations if one.mappings}) > 1:
+        raise DicomSeriesError("real world values of one unit", f"{len(units)}", first.header.where)
     array = _decode_all(frames, sources, transformations)
     gray = first.layout.photometric.startswith("MONOCHROME")
     if first.layout.photometric != "MONOCHROME1" or monochrome1 == "keep" or is_measurement(frames[0]):
@@ -171,12 +194,12 @@ def _decode_all(
     frames: Sequence[Frame], sources: dict[Path, FrameSource], transformations: Sequence[Transformation]
 ) -> Array:
     """Decode frame by frame into one array, so that only one frame is held twice."""
-    decoded = sources[frames[0].header.path].decode(frames[0].index)
+    decoded = crop(sources[frames[0].header.path].decode(frames[0].index), frames[0].crop)
     dtype = decoded.dtype if decoded.ndim == 3 else _result_dtype(frames, sources, transformations, decoded.dtype)
     array = np.empty((len(frames), *decoded.shape), dtype)
     for number, (frame, transformation) in enumerate(zip(frames, transformations, strict=True)):
         if number > 0:
-            decoded = sources[frame.header.path].decode(frame.index)
+            decoded = crop(sources[frame.header.path].decode(frame.index), frame.crop)
         if decoded.shape != array.shape[1:]:
             found = "x".join(map(str, decoded.shape))
             raise DicomSeriesError("frames of one shape", found, f"{frame.header.where}, frame {frame.index + 1}")

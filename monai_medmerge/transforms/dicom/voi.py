@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from monai_medmerge.errors import DicomSeriesError
-from monai_medmerge.transforms.dicom.geometry import Frame, group_item
+from monai_medmerge.transforms.dicom.geometry.frames import Frame, group_item
 from monai_medmerge.transforms.dicom.headers import items, numbers
 from monai_medmerge.transforms.foreign import guarded
 
@@ -46,6 +46,8 @@ def describe_voi(frame: Frame, mirror: float | None = None, signed: bool = False
     tables = [
         guarded(DicomSeriesError, "a lookup table", f"{where}, VOILUTSequence", partial(_table, item, signed))
         for item in items(place, "VOILUTSequence", where)
+        # An empty item, which some writers leave, is no table.
+        if "LUTDescriptor" in item or "LUTData" in item
     ]
     windows = [list(pair) for pair in zip(centers, widths, strict=True)]
     return {"windows": windows, "function": function, "luts": tables, "mirror": mirror}

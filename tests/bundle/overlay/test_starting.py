@@ -22,6 +22,7 @@ from monai_medmerge.bundle.overlay.starting import OVERLAY_FILE
 from monai_medmerge.errors import MedMergeError
 from monai_medmerge.sources import load_sources
 
+WORKFLOW = "monai_medmerge.bundle.overlay.MergedWorkflow"
 REPOSITORY = Path(__file__).parents[3]
 every_bundle = pytest.mark.parametrize("bundle", list(BUNDLES), indirect=True)
 
@@ -54,6 +55,22 @@ def test_one_source_is_their_own_fine_tuning_from_it(bundle: Bundle) -> None:
     assert same(bundle.merge(bundle.sources[:1], coefficient_epochs=0), expected)
     all_on_one = {"coefficient_epochs": 0, "medmerge::start": "anchor", "medmerge::anchor": 1}
     assert same(bundle.merge(bundle.sources[::-1], **all_on_one), expected)
+
+
+@every_bundle
+def test_the_workflow_of_monais_own_kind_ends_in_the_same_bits(bundle: Bundle) -> None:
+    expected = bundle.merge(bundle.sources, coefficient_epochs=1)
+    for written in ("models", "results", "medmerge"):
+        shutil.rmtree(bundle.root / written, ignore_errors=True)
+    bundle.run(workflow_name=WORKFLOW, sources=bundle.sources, coefficient_epochs=1)
+    assert same(load(bundle.root / "medmerge" / "model.pt"), expected)
+
+
+def test_the_workflow_refuses_in_one_line_what_the_overlay_refuses(bundle: Bundle) -> None:
+    with pytest.raises(SettingError, match="sources: expected one or more sources"):
+        bundle.run(workflow_name=WORKFLOW)
+    with pytest.raises(SettingError, match=r"medmerge: expected settings among .* found flavour"):
+        bundle.run(workflow_name=WORKFLOW, sources=bundle.sources, **{"medmerge::flavour": "sweet"})
 
 
 @pytest.mark.parametrize("order", ["first", "between", "folder", "own ids"])

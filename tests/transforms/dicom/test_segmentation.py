@@ -27,7 +27,7 @@ def code(value, meaning):
     return {"CodeValue": value, "CodingSchemeDesignator": "SCT", "CodeMeaning": meaning}
 
 
-CATEGORY = code("123037004", "Anatomical Structure")
+CATEGORY = code("91723000", "Anatomical Structure")
 CODES = {
     "SeriesDescription": "Hippocampus",
     "SeriesNumber": "301",

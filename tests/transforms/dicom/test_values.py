@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pydicom
 import pytest
+from pydicom.dataset import Dataset
 from pydicom.pixels import apply_color_lut, apply_modality_lut
 from pydicom.uid import ComputedRadiographyImageStorage, JPEGLSLossless, RLELossless, RTDoseStorage
 from transforms.phantoms import (
@@ -239,3 +240,11 @@ def test_values_that_are_not_finite_are_refused_or_kept(tmp_path, value):
         read(path)
     with pytest.warns(UserWarning, match="NaN or infinite"):
         np.testing.assert_array_equal(read(path, policies={"nonfinite": "warn"})[0][..., 0], pixels.T)
+
+
+@pytest.mark.parametrize("keyword", ["ModalityLUTSequence", "VOILUTSequence"])
+@pytest.mark.parametrize("items", [[], [Dataset()]])
+def test_a_table_that_is_empty_is_none(tmp_path, keyword, items):
+    dataset = new_secondary_capture(voxels()[0], "MONOCHROME2", RescaleSlope=2, RescaleIntercept=3)
+    setattr(dataset, keyword, items)
+    np.testing.assert_array_equal(read(save(dataset, tmp_path / "a.dcm"))[0][..., 0], voxels()[0].T * 2 + 3)

@@ -17,10 +17,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydicom.uid import JPEGLSLossless, JPEGLSNearLossless
 
 from monai_medmerge.errors import DicomSeriesError
 
 _SECONDS = 4.0
+_JPEG_LS = (JPEGLSLossless, JPEGLSNearLossless)
 # The child finds modules where its parent does, whatever the working directory holds.
 _START = (
     "import sys, json, runpy; sys.path[:] = json.loads(sys.argv[1]); runpy.run_path(sys.argv[2], run_name='__main__')"
@@ -106,6 +108,10 @@ def decode_apart(stream: bytes, description: dict[str, Any], where: str) -> NDAr
     answer = _child.exchange(description, stream)
     if answer is None or "shape" not in answer[0]:
         found = "one on which the codec dies or hangs" if answer is None else "a damaged one"
+        if answer is not None and description["transfer_syntax"] in _JPEG_LS and description["precision"] < 8:
+            # It refuses most intact frames of so few bits as well.
+            expected = "JPEG-LS of 8 to 16 bits, which is what the decoder (GDCM) takes"
+            raise DicomSeriesError(expected, f"{description['precision']} bits", where)
         raise DicomSeriesError("a frame that GDCM decodes", found, where)
     header, data = answer
     return np.frombuffer(bytearray(data), header["dtype"]).reshape(header["shape"])

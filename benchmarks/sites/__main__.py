@@ -1,0 +1,105 @@
+"""What merging brings where several sites know the same task: one JSON line per run, resumable and safe to kill.
+
+    python -m benchmarks.sites --output benchmarks/results/sites
+    python -m benchmarks.sites --quick
+    python -m benchmarks.sites --targets kermany_0 --budgets 30 --seeds 0 --ways ft auto --minutes 5
+
+Kermany chest X-rays and brain MRI are dealt out to four source sites and a new one; of chest X-rays no patient is at
+two sites, of brain MRI patients are not known. Scanner differences are simulated (`scanners.py`): nobody measured
+them. Sources grew from the shipped `natural` on 400 images of their own. The new site has a few labelled images, which
+decide everything, and 1,000 unlabelled ones. The test part is read once, at the end of a run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import logging
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.sites.cell import Cell
+from benchmarks.sites.data import REGIONS, TARGETS, Target
+from benchmarks.sites.ways import FOR_NO_LABELS, WAYS
+from benchmarks.transfer.__main__ import Lines
+from monai_medmerge.bundle import write_json
+from monai_medmerge.evaluation import macro_f1
+
+BUDGETS = (30, 60, 120, 10, 0)
+COMPARED = [name for name, target in TARGETS.items() if target.region in REGIONS]
+QUICK = {"targets": ["brain_mri_0"], "budgets": [30], "seeds": [0], "ways": ["ft", "self_taught", "average"]}
+
+
+def result(cell: Cell, way: str) -> dict[str, Any]:
+    """The line of one case."""
+    start, before = time.monotonic(), dict(cell.steps)
+    found = WAYS[way](cell)
+    seconds = time.monotonic() - start
+    test, _ = cell.target.test()
+    weighted = found if isinstance(found, list) else [(1.0, found)]
+    said = cell.soft(weighted, test.images)
+    classes = said.argmax(1)
+    score = macro_f1(classes.numpy(), test.labels.numpy(), said.shape[1])
+    true = said[torch.arange(len(said)), test.labels].clamp(min=1e-6)
+    spent = {name: steps - before.get(name, 0) for name, steps in cell.steps.items()}
+    return {
+        "target": cell.target.name, "labels": cell.labels, "seed": cell.seed, "way": way,
+        "f1": round(score, 5), "log_loss": round(float(-true.log().mean()), 4), "networks": len(weighted),
+        "picked": cell.picked if cell.labels else None, "notes": cell.notes.get(way, {}),
+        "steps": {name: steps for name, steps in spent.items() if steps}, "seconds": round(seconds, 1),
+        "cpu": torch.backends.cpu.get_cpu_capability(), "said": "".join(map(str, classes.tolist())),
+    }  # fmt: skip
+
+
+def _write_truth(path: Path, target: Target) -> None:
+    """The labels of the test images, and whose they are, for the report."""
+    known = json.loads(path.read_text()) if path.exists() else {}
+    if target.name not in known:
+        test, patients = target.test()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        known[target.name] = {"labels": "".join(map(str, test.labels.tolist())), "patients": patients.tolist()}
+        write_json(path, known)
+
+
+def main() -> None:
+    """Run what is asked for and not there yet."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=Path("outputs/sites"))
+    parser.add_argument("--targets", nargs="+", choices=list(TARGETS), metavar="TARGET", default=COMPARED)
+    parser.add_argument("--ways", nargs="+", choices=list(WAYS), metavar="WAY", default=list(WAYS))
+    parser.add_argument("--budgets", type=int, nargs="+", default=list(BUDGETS), help="labels")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no run after this time")
+    parser.add_argument("--quick", action="store_true", help="one target, 30 labels, one seed, three ways")
+    arguments = parser.parse_args()
+    if arguments.quick:
+        # Nothing of it may be taken for the whole.
+        vars(arguments).update(QUICK, output=Path(tempfile.mkdtemp(prefix="sites_quick_")))
+    # A small network is as fast on one thread, and the result does not depend on how many there are.
+    torch.set_num_threads(1)
+    logging.getLogger().setLevel(logging.WARNING)
+    end = time.monotonic() + 60 * arguments.minutes
+    lines = Lines(arguments.output / "runs.jsonl", "target", "labels", "seed", "way")
+    # Seeds turn slowest, so that a benchmark cut short has every way at the same seeds.
+    for seed, labels, name in itertools.product(arguments.seeds, arguments.budgets, arguments.targets):
+        cell = Cell(TARGETS[name], labels, seed)
+        for way in arguments.ways:
+            case = {"target": name, "labels": labels, "seed": seed, "way": way}
+            if lines.get(**case) or (not labels and way not in FOR_NO_LABELS):
+                continue
+            if time.monotonic() > end:
+                print("time is up; the same command goes on from here")
+                return
+            _write_truth(arguments.output / "truth.json", cell.target)
+            line = lines.add(result(cell, way))
+            print(json.dumps({key: value for key, value in line.items() if key != "said"}), flush=True)
+    print(f"all runs are in {lines.path}")
+
+
+if __name__ == "__main__":
+    main()

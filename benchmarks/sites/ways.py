@@ -1,0 +1,108 @@
+"""Ways from the sources of several sites to what a new site uses: rivals, merges, the default, and controls.
+
+Each gives networks with weights: one plain network, or several whose probabilities are added.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import nn
+
+from benchmarks.sites.cell import STEPS, Cell
+from benchmarks.sites.rates import RATES
+from monai_medmerge import Source
+
+Mixture = list[tuple[float, nn.Module]]
+Way = Callable[[Cell], "nn.Module | Mixture"]
+
+RECIPE_STEPS = 2 * STEPS
+"""That the default spends: one fine-tuning, one student."""
+PHASES = {"ft": 1, "lpft": 2, "average": 3, "own": 4, "each": 10}
+
+
+def picked(cell: Cell) -> nn.Module:
+    """The source that the labels pick, as it is."""
+    return cell.networks[cell.picked]
+
+
+def ft(cell: Cell) -> nn.Module:
+    """Fine-tune the picked source."""
+    return cell.fine_tuned
+
+
+def ft_long(cell: Cell) -> nn.Module:
+    """The same with the steps that the default spends in all."""
+    return cell.tuned(picked(cell), PHASES["ft"], steps=RECIPE_STEPS)
+
+
+def lpft(cell: Cell) -> nn.Module:
+    """Fit the head, then fine-tune."""
+    return cell.tuned(cell.probed(picked(cell)), PHASES["lpft"], RATES["lpft"])
+
+
+def lpft_long(cell: Cell) -> nn.Module:
+    """The same with the steps that the default spends in all."""
+    return cell.tuned(cell.probed(picked(cell)), PHASES["lpft"], RATES["lpft"], steps=RECIPE_STEPS)
+
+
+def ft_average(cell: Cell) -> nn.Module:
+    """Fine-tune the recalibrated average."""
+    return cell.tuned(cell.average(), PHASES["average"])
+
+
+def ft_own(cell: Cell) -> nn.Module:
+    """Fine-tune the source whose own predictions make the labels likeliest: a better pick than a probe's."""
+    weights = cell.weights(cell.networks)
+    return cell.tuned(cell.networks[weights.index(max(weights))], PHASES["own"])
+
+
+def self_taught(cell: Cell) -> nn.Module:
+    """The fine-tuned source goes on with its own soft labels of the unlabelled images beside the labels."""
+    tuned = cell.fine_tuned
+    return cell.student(tuned, cell.said(tuned, cell.unlabelled))
+
+
+def self_taught_afresh(cell: Cell) -> nn.Module:
+    """The picked source, taught by the mean of itself and itself fine-tuned."""
+    both = [(0.5, picked(cell)), (0.5, cell.fine_tuned)]
+    return cell.student(picked(cell), cell.soft(both))
+
+
+def average(cell: Cell) -> nn.Module:
+    """The recalibrated average, not trained."""
+    return cell.average()
+
+
+def mixture(cell: Cell) -> Mixture:
+    """The recalibrated sources side by side, weighted by the labels: at the cost of all of them."""
+    return list(zip(cell.weights(cell.networks), cell.networks, strict=True))
+
+
+def ensemble(cell: Cell) -> Mixture:
+    """The recalibrated sources side by side."""
+    return [(1 / len(cell.networks), network) for network in cell.networks]
+
+
+def ratatouille(cell: Cell) -> nn.Module:
+    """Fine-tune every source, then average and recalibrate (arXiv:2212.10445)."""
+    return cell.average(sources=_tuned_sources(cell))
+
+
+def tuned_ensemble(cell: Cell) -> Mixture:
+    """Fine-tune every source; all side by side."""
+    return [(1 / len(cell.networks), network) for network in cell.all_tuned]
+
+
+def _tuned_sources(cell: Cell) -> list[Source]:
+    return [Source.from_network(network, f"tuned {n}") for n, network in enumerate(cell.all_tuned)]
+
+
+WAYS: dict[str, Way] = {
+    way.__name__: way
+    for way in (
+        picked, ft, lpft, ft_long, lpft_long, ft_average, ft_own, self_taught, self_taught_afresh,
+        average, mixture, ensemble, ratatouille, tuned_ensemble,
+    )
+}  # fmt: skip
+FOR_NO_LABELS = ("average", "ensemble")
