@@ -1,11 +1,12 @@
 """Labelled images in one form: a folder with image files and a `dataset.json` that lists them.
 
 `dataset.json` is a datalist in the form MONAI reads (that of the Medical Segmentation Decathlon), with class numbers
-as labels and no patient identifiers::
+as labels and no patient identifiers; `unlabelled` may be absent::
 
     {
         "class_names": ["benign", "malignant"],
         "training": [{"image": "training/00000.png", "label": 0}, ...],
+        "unlabelled": [{"image": "unlabelled/00000.png"}, ...],
         "validation": [...],
         "test": [...]
     }
@@ -69,6 +70,39 @@ def load_datalist(
     if not isinstance(entries, list) or not entries:
         raise DatasetError("a list with at least one image", described(entries), f"{DATALIST}, {section}")
     return [_check_entry(entry, folder, classes, f"{DATALIST}, {section}[{i}]") for i, entry in enumerate(entries)]
+
+
+def load_unlabelled(dataset_dir: str | os.PathLike[str]) -> list[dict[str, str]]:
+    """The section `unlabelled` of a folder's `dataset.json`, which may be absent: images of the same task, no labels.
+
+    Args:
+        dataset_dir: folder that holds `dataset.json`; image paths are relative to it. An entry is `{"image": path}`.
+
+    Returns:
+        One `{"image": absolute path}` per image, in the file's order.
+
+    Raises:
+        DatasetError: the file is absent or malformed, an image does not exist, or it is in the section `test`.
+    """
+    folder = Path(dataset_dir).absolute()
+    datalist = read_datalist(folder / DATALIST)
+    entries = datalist.get("unlabelled", [])
+    if not isinstance(entries, list):
+        raise DatasetError("a list of images", described(entries), f"{DATALIST}, unlabelled")
+    tested = datalist.get("test")
+    kept = {entry.get("image") for entry in tested if isinstance(entry, dict)} if isinstance(tested, list) else set()
+    found = []
+    for i, entry in enumerate(entries):
+        where = f"{DATALIST}, unlabelled[{i}]"
+        if not isinstance(entry, dict) or not isinstance(entry.get("image"), str):
+            raise DatasetError('an object with "image" (a path)', described(entry), where)
+        image = folder / entry["image"]
+        if entry["image"] in kept:
+            raise DatasetError("an image that is not in the section test", f"{image.name}", f"{where}.image")
+        if not image.exists():
+            raise DatasetError("an image that exists", f"no {image.name}", f"{where}.image")
+        found.append({"image": str(image)})
+    return found
 
 
 def read_datalist(path: Path) -> dict[str, Any]:
