@@ -22,6 +22,7 @@ from monai_medmerge.transforms.policies import check_finite, complete_policies, 
 
 # What the check of a picture's values can do about a violation.
 PICTURE_POLICIES: Mapping[str, tuple[str, ...]] = {"nonfinite": ("error", "warn")}
+MOST_PIXELS = 2**26
 _NIFTI = (b"n+1\x00", b"n+2\x00", b"ni1\x00", b"ni2\x00")
 _NO_SERIES = {"volumes": "{}", "spacing_source": "", "frame_time": float("nan")}
 _PICTURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM", b"II*\x00", b"MM\x00*")
@@ -155,6 +156,9 @@ def _pixels(path: Path) -> NDArray[Any]:
 
 def _plain(image: Any, where: str) -> Any:
     """Return a picture, upright, as gray or RGB: palettes resolved, alpha dropped, bits as bytes."""
+    # A file of half a megabyte may claim gigabytes; nothing of it is decoded yet.
+    if image.width * image.height > MOST_PIXELS:
+        raise DatasetError(f"a picture of at most {MOST_PIXELS} pixels", f"{image.width} x {image.height}", where)
     # Cameras write a JPEG with a preview as MPO, whose first page is the picture.
     if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
         raise DatasetError("a picture of one page", f"{image.n_frames}", where)
