@@ -40,8 +40,13 @@ class SegmentationOutcome(Outcome):
         codes: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(output_dir, test_batches, class_names, seed)
-        self.inferer = inferer
+        self.inferer: Callable[..., Tensor] = inferer
         self.codes = codes
+
+    @property
+    def reported_names(self) -> list[str]:
+        """The labels without the background."""
+        return self.class_names[1:]
 
     def evaluate(self, stage: str, network: nn.Module, trained: Sequence[PhaseTrainer | None] = ()) -> None:
         """Measure a network on the test volumes: mean Dice over volumes and labels, and of each label.

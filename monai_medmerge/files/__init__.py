@@ -11,6 +11,7 @@ from monai_medmerge.files.naming import below, shown
 from monai_medmerge.files.reading import parse_json, read_json
 from monai_medmerge.files.tables import cell, csv_text, write_csv
 from monai_medmerge.files.writing import (
+    refusals_told,
     reserve,
     save_state,
     save_weights,
@@ -32,6 +33,7 @@ __all__ = [
     "owned",
     "parse_json",
     "read_json",
+    "refusals_told",
     "reserve",
     "save_state",
     "save_weights",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
+from monai_medmerge.evaluation.comparison.pictures import CasePicture
 from monai_medmerge.evaluation.comparison.rows import Comparison
 from monai_medmerge.evaluation.gate import GateResult
 from monai_medmerge.evaluation.report.summary import class_rows, result_rows, summary
@@ -54,6 +55,7 @@ class ReportContent:
         results: of the network alone, from `class_results` or one of its kin.
         class_names: of those results.
         predictions: probabilities and labels behind those results, for their curves; in no file.
+        pictures: of single cases, where the comparison has none.
         comparison: candidate beside reference.
         gate: whether it may replace it.
         settings: of the run, as plain values.
@@ -76,6 +78,7 @@ class ReportContent:
     results: Mapping[str, Any] | None = None
     class_names: Sequence[str] = ()
     predictions: tuple[np.ndarray, np.ndarray] | None = None
+    pictures: Sequence[CasePicture] = ()
     comparison: Comparison | None = None
     gate: GateResult | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -109,6 +112,7 @@ def document(content: ReportContent) -> dict[str, Any]:
         "stages": {name: _plain(stage) for name, stage in content.stages.items()},
         "summary": summary(content.comparison, content.gate),
         "classes": _classes(content),
+        "task": _task(content),
         "thresholds": _thresholds(content),
         "comparison": content.comparison.as_dict() if content.comparison else None,
         "gate": content.gate.as_dict() if content.gate else None,
@@ -123,6 +127,12 @@ def _classes(content: ReportContent) -> dict[str, Any] | None:
     if content.comparison is not None:
         return class_rows(content.comparison)
     return None if content.results is None else result_rows(content.results)
+
+
+def _task(content: ReportContent) -> str:
+    if content.comparison is not None:
+        return content.comparison.task
+    return str((content.results or {}).get("task", ""))
 
 
 def _thresholds(content: ReportContent) -> list[dict[str, Any]]:

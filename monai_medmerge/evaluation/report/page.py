@@ -81,16 +81,24 @@ def render_page(content: ReportContent, found: Mapping[str, Any]) -> str:
         found: from `document`, for all else.
     """
     results = [(name, text) for name, text in _RESULTS.items() if found[name]]
-    pictures = _pictures(content.comparison.pictures if content.comparison else ())
+    pictures = _pictures(content.comparison.pictures if content.comparison else content.pictures)
     results += [("cases", "Single cases")] if pictures else []
     done = [(name, text) for name, text in _DONE.items() if found[name]]
     done += [("training", "Training")] if found["curves"] or found["course"] else []
     done += [("again", "To repeat it")]
     template = _environment(escape=True).get_template("report.html.j2")
     # Style is the package's own text, and the only one that is not escaped.
+    labels = content.comparison.class_names if content.comparison else content.class_names
     css = jinja2.utils.markupsafe.Markup((TEMPLATES / "report.css").read_text(encoding="utf-8"))
     page: str = template.render(
-        d=found, css=css, figures=figures(content), results=results, done=done, pictures=pictures, **_tables(found)
+        d=found,
+        css=css,
+        figures=figures(content),
+        results=results,
+        done=done,
+        pictures=pictures,
+        labels=labels,
+        **_tables(found),
     )
     return page
 
