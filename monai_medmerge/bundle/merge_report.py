@@ -24,12 +24,8 @@ from monai_medmerge.evaluation import (
     worst_cases,
     write_report,
 )
-<<<<<<< HEAD
-from monai_medmerge.files import write_csv
-=======
 from monai_medmerge.evaluation.comparison.pictures import COUNT, CasePicture
-from monai_medmerge.files import whole_file
->>>>>>> main
+from monai_medmerge.files import write_csv
 from monai_medmerge.inspection import copy_network, device_of
 from monai_medmerge.networks import coefficients, is_merged, merge_record
 from monai_medmerge.ranking.order import Ranking

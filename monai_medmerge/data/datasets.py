@@ -83,7 +83,8 @@ def _check_entry(entry: Any, folder: Path, classes: int, where: str) -> dict[str
     """One image with its label, as the data loaders want it."""
     if not isinstance(entry, dict) or not isinstance(entry.get("image"), str) or "label" not in entry:
         raise DatasetError('an object with "image" (a path) and "label"', described(entry), where)
-    image, label = below(folder, entry["image"], f"{where}.image", DatasetError), entry["label"]
+    image = below(folder, entry["image"], f"{where}.image", DatasetError, links=True)
+    label = entry["label"]
     if not image.exists():
         raise DatasetError("an image that exists", f"no {shown(image.name)}", f"{where}.image")
     # JSON's true would pass for 1.

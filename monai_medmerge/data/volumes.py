@@ -112,6 +112,6 @@ def _checked(entry: Any, folder: Path, where: str) -> dict[str, str]:
     if not isinstance(entry, dict) or not all(isinstance(entry.get(key), str) for key in ("image", "label")):
         raise DatasetError('an object with the paths "image" and "label"', described(entry), where)
     for key in ("image", "label"):
-        if not below(folder, entry[key], f"{where}.{key}", DatasetError).exists():
+        if not below(folder, entry[key], f"{where}.{key}", DatasetError, links=True).exists():
             raise DatasetError("a file that exists", f"no {shown(Path(entry[key]).name)}", f"{where}.{key}")
     return {key: str(folder / entry[key]) for key in ("image", "label")}
