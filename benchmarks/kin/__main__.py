@@ -7,7 +7,7 @@
 
 One JSON line per run, resumable and safe to kill. Sources were never trained on a target's images. The few labelled
 images decide everything, up to 500 training images are used without labels; the test part is read once, at the end of
-a run. Every fine-tuning takes 120 steps of 16 images, every student 240.
+a run. Every fine-tuning takes 80 steps of 16 images, every student 160.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from monai_medmerge.ranking.features import extract
 from monai_medmerge.ranking.mixture import mixture_weights
 from monai_medmerge.ranking.order import load_into
 
-STEPS = 120
+STEPS = 80
 """Of every training of all weights."""
 STUDENT_STEPS = 2 * STEPS
 
