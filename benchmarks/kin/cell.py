@@ -10,11 +10,12 @@ from torch import Tensor, nn
 
 from benchmarks.kin.data import HEAD, ancestor
 from benchmarks.kin.rates import RATES
-from benchmarks.sites.cell import Cell, probe_said
+from benchmarks.sites.cell import Cell
 from benchmarks.transfer.batches import plain
 from monai_medmerge.ranking.features import extract
 from monai_medmerge.ranking.mixture import mixture_weights
 from monai_medmerge.ranking.order import load_into
+from monai_medmerge.ranking.picking import held_out_probabilities
 
 STEPS = 80
 """Of every training of all weights."""
@@ -49,8 +50,10 @@ class KinCell(Cell):
     def believe(self, networks: list[nn.Module]) -> list[float]:
         """The same for any networks."""
         found = extract(networks, plain(*self.labelled))
-        said = np.stack([probe_said(features.values, features.labels, self.seed) for features in found])
-        return mixture_weights(said, self.labelled.labels)
+        said = [held_out_probabilities(features.values, features.labels, seed=self.seed) for features in found]
+        if any(one is None for one in said):
+            return [1 / len(networks)] * len(networks)
+        return mixture_weights(np.stack([one for one in said if one is not None]), self.labelled.labels)
 
     def taught(self, start: nn.Module, soft: Tensor) -> nn.Module:
         """A student with the steps and the rate that all students of the family have."""

@@ -10,7 +10,6 @@ from torch import nn
 
 from benchmarks.kin.cell import KinCell
 from benchmarks.sites.ways import Mixture
-from monai_medmerge.ranking.order import load_into
 
 PHASES = {"ft": 2, "average": 3, "ancestor": 4, "random": 20}
 """Numbers of trainings, for their order and augmentation; the sources' own are 1 and from 10 on."""
@@ -46,9 +45,9 @@ def taught(cell: KinCell) -> nn.Module:
     return cell.taught(cell.fine_tuned, cell.soft(tuned_ensemble(cell)))
 
 
-def taught_random(cell: KinCell) -> nn.Module:
+def taught_by_random(cell: KinCell) -> nn.Module:
     """The same, where every source but the picked one is a random network of the same weight statistics."""
-    networks = [load_into(cell.network(), source) for source in cell.random_sources]
+    networks = cell.random_networks
     tuned = [
         cell.fine_tuned if n == cell.picked else cell.tuned(network, PHASES["random"] + n)
         for n, network in enumerate(networks)
@@ -62,5 +61,6 @@ def tuned_ensemble(cell: KinCell) -> Mixture:
 
 
 WAYS = {
-    way.__name__: way for way in (lpft, taught, self_taught, ft, ft_average, ft_ancestor, taught_random, tuned_ensemble)
+    way.__name__: way
+    for way in (lpft, taught, self_taught, ft, ft_average, ft_ancestor, taught_by_random, tuned_ensemble)
 }

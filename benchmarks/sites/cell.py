@@ -23,9 +23,9 @@ from monai_medmerge.engines import FineTuner, LinearProbeTrainer
 from monai_medmerge.engines.teach import TeachTrainer
 from monai_medmerge.evaluation import predict
 from monai_medmerge.methods import merge_with
-from monai_medmerge.ranking.features import extract
 from monai_medmerge.ranking.mixture import mixture_weights
 from monai_medmerge.ranking.order import load_into
+from monai_medmerge.ranking.picking import probe_losses
 
 STEPS = 240
 """Of optimisation, of every training of all weights."""
@@ -166,10 +166,14 @@ class Cell:
         ]
 
     @cached_property
+    def random_networks(self) -> list[nn.Module]:
+        """The same, as networks."""
+        return [load_into(self.network(), source) for source in self.random_sources]
+
+    @cached_property
     def losses(self) -> list[float]:
         """Cross-validated log loss of a linear probe on the labelled images, for each recalibrated source."""
-        found = extract(self.networks, plain(*self.labelled))
-        return [probe_log_loss(features.values, features.labels, self.seed) for features in found]
+        return probe_losses(self.networks, plain(*self.labelled), seed=self.seed)
 
     @cached_property
     def picked(self) -> int:
@@ -264,24 +268,3 @@ class _Few(Batches):
         orders = [torch.randperm(count, generator=self.generator) for _ in range(math.ceil(wanted / count))]
         for index in torch.cat(orders)[:wanted].split(BESIDE):
             yield {"image": augmented(self.images[index], self.generator), "label": self.labels[index]}
-
-
-def probe_log_loss(features: np.ndarray, labels: np.ndarray, seed: int) -> float:
-    """Cross-validated log loss of a logistic regression on standardised features."""
-    said = probe_said(features, labels, seed)
-    return float(-np.log(np.maximum(said[np.arange(len(labels)), labels], 1e-6)).mean())
-
-
-def probe_said(features: np.ndarray, labels: np.ndarray, seed: int, folds: int = 5) -> np.ndarray:
-    """Probabilities (case, class) of that regression for images that it was not fitted to."""
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import StratifiedKFold, cross_val_predict
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    smallest = int(np.bincount(labels)[np.unique(labels)].min())
-    if smallest < 2:
-        return np.ones((len(labels), int(labels.max()) + 1))
-    splits = StratifiedKFold(min(folds, smallest), shuffle=True, random_state=seed)
-    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000))
-    return np.asarray(cross_val_predict(model, features, labels, cv=splits, method="predict_proba"))

@@ -11,6 +11,7 @@ from torch import nn
 
 from benchmarks.sites.cell import STEPS, Cell
 from benchmarks.sites.rates import RATES
+from benchmarks.sites.scanners import SITES
 from monai_medmerge import Source
 
 Mixture = list[tuple[float, nn.Module]]
@@ -91,6 +92,42 @@ def _all_teachers(cell: Cell) -> Mixture:
     return [(weight / 2, network) for weight, network in (*mixture(cell), *tuned_ensemble(cell))]
 
 
+def taught_by_one(cell: Cell) -> nn.Module:
+    """Control: as `taught`, by the picked source alone, as it is and fine-tuned."""
+    both = [(0.5, picked(cell)), (0.5, cell.fine_tuned)]
+    return cell.student(cell.fine_tuned, cell.soft(both), steps=STUDENT_STEPS)
+
+
+def taught_by_random(cell: Cell) -> nn.Module:
+    """Control: as `taught`, with a random network in place of every source but the picked one."""
+    networks = cell.random_networks
+    tuned = [cell.fine_tuned if n == cell.picked else cell.tuned(network, 10 + n) for n, network in enumerate(networks)]
+    weights = cell.weights(networks)
+    teachers = [(weight / 2, network) for weight, network in zip(weights, networks, strict=True)]
+    teachers += [(0.5 / len(tuned), network) for network in tuned]
+    return cell.student(cell.fine_tuned, cell.soft(teachers), steps=STUDENT_STEPS)
+
+
+def taught_elsewhere(cell: Cell) -> nn.Module:
+    """Control: as `taught`, on unlabelled images of another task."""
+    teachers = _all_teachers(cell)
+    return cell.student(cell.fine_tuned, cell.soft(teachers, cell.others), cell.others, steps=STUDENT_STEPS)
+
+
+def source_as_it_is(number: int) -> Way:
+    """A source, recalibrated and not trained; which one is best nobody can know without labels.
+
+    Args:
+        number: of the source.
+    """
+
+    def way(cell: Cell) -> nn.Module:
+        return cell.networks[number]
+
+    way.__name__ = f"source_{number}"
+    return way
+
+
 def average(cell: Cell) -> nn.Module:
     """The recalibrated average, not trained."""
     return cell.average()
@@ -124,8 +161,9 @@ WAYS: dict[str, Way] = {
     way.__name__: way
     for way in (
         picked, ft, lpft, ft_long, lpft_long, ft_average, ft_own, self_taught, self_taught_afresh, self_taught_long,
-        taught, taught_from_average,
+        taught, taught_from_average, taught_by_one, taught_by_random, taught_elsewhere,
+        *(source_as_it_is(number) for number in range(SITES - 1)),
         average, mixture, ensemble, ratatouille, tuned_ensemble,
     )
 }  # fmt: skip
-FOR_NO_LABELS = ("average", "ensemble", "taught_from_average")
+FOR_NO_LABELS = ("average", "ensemble", "taught_from_average", *(f"source_{n}" for n in range(SITES - 1)))
