@@ -53,7 +53,8 @@ class KinCell(Cell):
         said = [held_out_probabilities(features.values, features.labels, seed=self.seed) for features in found]
         if any(one is None for one in said):
             return [1 / len(networks)] * len(networks)
-        return mixture_weights(np.stack([one for one in said if one is not None]), self.labelled.labels)
+        numbers = np.unique(self.labelled.labels, return_inverse=True)[1]
+        return mixture_weights(np.stack([one for one in said if one is not None]), numbers)
 
     def taught(self, start: nn.Module, soft: Tensor) -> nn.Module:
         """A student with the steps and the rate that all students of the family have."""
