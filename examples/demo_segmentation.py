@@ -143,6 +143,7 @@ def main() -> int:
     found = [
         ("model.pt", "weights of the merged, fine-tuned network"),
         ("metrics.json", "what each stage reached, with the sources' hashes"),
+        ("report.html", "all of it on one page: each label, the worst cases slice by slice, shares per layer"),
         ("contributions.png", "each source's share per layer"),
         ("segmentations", "two DICOM series segmented: NIfTI and DICOM SEG"),
         ("events", "for tensorboard --logdir"),

@@ -67,7 +67,7 @@ class NiftiError(MedMergeError):
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:
-    """An error, what it was raised from, and so on to the root.
+    """An error, what it was raised from, and so on to the root, each once even where they go in a circle.
 
     Args:
         error: as it was caught; MONAI wraps what an expression or a transform raises.
@@ -79,6 +79,8 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
         ...     [type(cause).__name__ for cause in causes(error)]
         ['RuntimeError', 'SettingError']
     """
-    while error is not None:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
         yield error
         error = error.__cause__

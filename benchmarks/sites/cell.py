@@ -23,9 +23,9 @@ from monai_medmerge.engines import FineTuner, LinearProbeTrainer
 from monai_medmerge.engines.teach import TeachTrainer
 from monai_medmerge.evaluation import predict
 from monai_medmerge.methods import merge_with
-from monai_medmerge.ranking.features import extract
 from monai_medmerge.ranking.mixture import mixture_weights
 from monai_medmerge.ranking.order import load_into
+from monai_medmerge.ranking.picking import probe_losses
 
 STEPS = 240
 """Of optimisation, of every training of all weights."""
@@ -126,10 +126,14 @@ class Cell:
         return [Source.from_network(self.settled(load_into(self.network(), source)), source.name) for source in found]
 
     @cached_property
+    def random_networks(self) -> list[nn.Module]:
+        """The same, as networks."""
+        return [load_into(self.network(), source) for source in self.random_sources]
+
+    @cached_property
     def losses(self) -> list[float]:
         """Cross-validated log loss of a linear probe on the labelled images, for each recalibrated source."""
-        found = extract(self.networks, plain(*self.labelled))
-        return [probe_log_loss(features.values, features.labels, self.seed) for features in found]
+        return probe_losses(self.networks, plain(*self.labelled), seed=self.seed)
 
     @cached_property
     def picked(self) -> int:
@@ -223,19 +227,3 @@ class _Few(Batches):
         orders = [torch.randperm(count, generator=self.generator) for _ in range(math.ceil(wanted / count))]
         for index in torch.cat(orders)[:wanted].split(BESIDE):
             yield {"image": augmented(self.images[index], self.generator), "label": self.labels[index]}
-
-
-def probe_log_loss(features: np.ndarray, labels: np.ndarray, seed: int, folds: int = 5) -> float:
-    """Cross-validated log loss of a logistic regression on standardised features."""
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import StratifiedKFold, cross_val_predict
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    smallest = int(np.bincount(labels)[np.unique(labels)].min())
-    if smallest < 2:
-        return 0.0
-    splits = StratifiedKFold(min(folds, smallest), shuffle=True, random_state=seed)
-    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000))
-    said = cross_val_predict(model, features, labels, cv=splits, method="predict_proba")
-    return float(-np.log(np.maximum(said[np.arange(len(labels)), labels], 1e-6)).mean())

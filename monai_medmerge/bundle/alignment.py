@@ -10,7 +10,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from monai_medmerge.errors import SettingError
-from monai_medmerge.networks import align, image_of
+from monai_medmerge.inspection import image_of
+from monai_medmerge.networks import align
 from monai_medmerge.networks.alignment.permutation import ChannelGroups, channel_groups
 from monai_medmerge.sources import Source, check_compatible
 

@@ -21,11 +21,13 @@ from monai_medmerge.evaluation import (
     contributions,
     layer_similarity,
     source_names,
+    worst_cases,
     write_report,
 )
+from monai_medmerge.evaluation.comparison.pictures import COUNT, CasePicture
 from monai_medmerge.files import whole_file
+from monai_medmerge.inspection import copy_network, device_of
 from monai_medmerge.networks import coefficients, is_merged, merge_record
-from monai_medmerge.networks.copying import copy_network
 from monai_medmerge.ranking.order import Ranking
 from monai_medmerge.sources import Source, match
 from monai_medmerge.sources.filling import load_weights
@@ -52,6 +54,7 @@ class MergeReport:
         purpose: what the network is for, and what not.
         settings: of the run.
         write: whether to write anything.
+        pictures: how many of the worst, and of the most changed, test images the report shows; 0 shows none.
     """
 
     def __init__(
@@ -67,11 +70,12 @@ class MergeReport:
         purpose: str,
         settings: Mapping[str, Any],
         write: bool = True,
+        pictures: int = COUNT,
     ) -> None:
         self.outcome, self.history, self.network, self.batches = outcome, history, network, batches
         self.ranking, self.reference, self.gate_file = ranking, reference, gate_file
         self.title, self.purpose, self.settings = title, purpose, settings
-        self.enabled = write
+        self.enabled, self.pictures = write, pictures
 
     def write(self, network: nn.Module, merged: nn.Module, sources: Sequence[Source]) -> None:
         """Write all of it. In a distributed run the first rank does.
@@ -90,7 +94,7 @@ class MergeReport:
         similarity = layer_similarity(merged, self.network, sources, self.batches)
         comparison = self._compare(network)
         gate = None if comparison is None else check(comparison, read_gate(self.gate_file))
-        folder = self.outcome.output_dir
+        folder, last = self.outcome.output_dir, next(reversed(self.outcome.stages), None)
         frames = {"similarity": similarity} | ({"contributions": frame} if frame is not None else {})
         frames |= {"course": course.frame} if course is not None and course.rows else {}
         for name, table in frames.items():
@@ -109,6 +113,10 @@ class MergeReport:
             course={} if course is None else course.curves,
             curves=self.history.curves,
             stages=self.outcome.stages,
+            results=self.outcome.stages[last]["results"] if last else None,
+            class_names=self.outcome.reported_names,
+            predictions=self.outcome.predictions,
+            pictures=() if comparison is not None else self._worst(network),
             comparison=comparison,
             gate=gate,
             settings=self.settings,
@@ -127,16 +135,30 @@ class MergeReport:
         start = course.start if course is not None and course.start else None
         return contributions(tables, list(merge_record(merged).sources), sizes, start)
 
+    def _worst(self, network: nn.Module) -> list[CasePicture]:
+        """The test images that the network has most wrong; none of labels that do not exclude one another."""
+        if not self.pictures or self.outcome.task == "multi-label":
+            return []
+        return worst_cases(
+            network,
+            self.outcome.test_batches,
+            self.outcome.class_names,
+            inferer=self.outcome.inferer,
+            count=self.pictures,
+        )
+
     def _compare(self, candidate: nn.Module) -> Comparison | None:
         if self.reference is None:
             return None
         reference = copy_network(self.network)
         load_weights(reference, self.reference)
         return compare(
-            reference.to(next(candidate.parameters()).device),
+            reference.to(device_of(candidate)),
             candidate,
             self.outcome.test_batches,
             self.outcome.class_names,
             training_data=self.batches,
             seed=self.outcome.seed,
+            inferer=self.outcome.inferer,
+            pictures=self.pictures,
         )

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from monai_medmerge.engines import LinearProbeTrainer
 from monai_medmerge.errors import SettingError
+from monai_medmerge.inspection import device_of
 from monai_medmerge.methods import cross_moments, fisher_diagonal, get_method, gram_matrices, merge_with
 from monai_medmerge.networks import merge, recalibrate
 from monai_medmerge.ranking.order import load_into, rank
@@ -92,7 +93,7 @@ def _loaded(network: nn.Module, batches: Iterable[Any], source: Source) -> nn.Mo
 def _fisher(
     network: nn.Module, batches: Iterable[Any], loss_function: Callable[[Tensor, Tensor], Tensor], head: Sequence[str]
 ) -> dict[str, Tensor]:
-    device = next(network.parameters()).device
+    device = device_of(network)
     LinearProbeTrainer(network, batches, PROBE_EPOCHS, loss_function, head=head, device=device).run()
     return fisher_diagonal(network, batches, loss_function)
 

@@ -14,7 +14,7 @@ import ignite.distributed as idist
 import monai
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from monai_medmerge.engines import PhaseTrainer
 from monai_medmerge.errors import SettingError
@@ -74,6 +74,7 @@ class Outcome:
         self.class_names = list(class_names)
         self.seed = seed
         self.task = task
+        self.inferer: Callable[..., Tensor] | None = None
         self.codes: Mapping[str, Any] | None = None
         self.predictions: tuple[np.ndarray, np.ndarray] | None = None
         self.stages: dict[str, dict[str, Any]] = {}
@@ -100,6 +101,11 @@ class Outcome:
             "results": results,
         }
         self.log(stage, "macro F1", self.stages[stage]["macro_f1"], ("recall", "precision", "auroc"))
+
+    @property
+    def reported_names(self) -> list[str]:
+        """The classes that results are told of."""
+        return self.class_names
 
     def log(self, stage: str, measure: str, value: float | None, of_class: Sequence[str]) -> None:
         """The stage in one line, and one for each class.

@@ -17,6 +17,7 @@ from torch import nn
 
 from monai_medmerge.bundle.history import TrainingHistory
 from monai_medmerge.engines import Record
+from monai_medmerge.files import refusals_told
 from monai_medmerge.handlers import CoefficientLogger, EpochSeedHandler, ResumeHandler
 
 PIECE = 4096
@@ -46,7 +47,9 @@ def phase_handlers(
 
     A checkpoint of another seed or other data in the same folder ends the run with a `ResumeError`.
     """
-    writer = tensorboard.SummaryWriter(str(Path(output_dir, "events"))) if idist.get_rank() == 0 else None
+    events = Path(output_dir, "events")
+    with refusals_told(events, events):
+        writer = tensorboard.SummaryWriter(str(events)) if idist.get_rank() == 0 else None
     seen = history.follow(name, merged, writer) if history is not None else {}
     run = Record({"seed": seed, "data_sha256": data_sha256(getattr(dataset, "data", ()))})
     resume = ResumeHandler(Path(output_dir, "checkpoints"), name, beside={"run": run, **seen})

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from monai_medmerge.bundle.alignment import AlignmentPlan, plan_alignment
 from monai_medmerge.bundle.configuration import SUFFIXES, explained, read_configuration
 from monai_medmerge.errors import SettingError
-from monai_medmerge.networks.copying import copy_network
+from monai_medmerge.inspection import copy_network
 from monai_medmerge.networks.kernels import kernel_tensors
 from monai_medmerge.sources import MatchReport, Source, adapt, match
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from monai_medmerge.bundle.outcome import Outcome, parameters_trained
@@ -16,6 +15,7 @@ from monai_medmerge.errors import DatasetError
 from monai_medmerge.evaluation.bootstrap import Resampling
 from monai_medmerge.evaluation.comparison.volumes import dice
 from monai_medmerge.evaluation.results.segments import segment_measures, segment_results, stacked
+from monai_medmerge.inspection import device_of, evaluating, image_and_label
 
 
 class SegmentationOutcome(Outcome):
@@ -40,8 +40,13 @@ class SegmentationOutcome(Outcome):
         codes: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(output_dir, test_batches, class_names, seed)
-        self.inferer = inferer
+        self.inferer: Callable[..., Tensor] = inferer
         self.codes = codes
+
+    @property
+    def reported_names(self) -> list[str]:
+        """The labels without the background."""
+        return self.class_names[1:]
 
     def evaluate(self, stage: str, network: nn.Module, trained: Sequence[PhaseTrainer | None] = ()) -> None:
         """Measure a network on the test volumes: mean Dice over volumes and labels, and of each label.
@@ -107,13 +112,9 @@ def _label_maps(
     network: nn.Module, batches: Iterable[Any], inferer: Callable[..., Tensor]
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """What the network says of each batch, and the truth."""
-    device = next(network.parameters()).device
-    training = network.training
-    network.eval()
-    try:
-        with torch.no_grad():
-            for batch in batches:
-                said = inferer(batch["image"].to(device), network).argmax(1, keepdim=True)
-                yield said.cpu().as_subclass(Tensor), batch["label"].as_subclass(Tensor)
-    finally:
-        network.train(training)
+    device = device_of(network)
+    with evaluating(network):
+        for image, label in map(image_and_label, batches):
+            if not isinstance(label, Tensor):
+                raise DatasetError("a label map with every image", type(label).__name__, "batch")
+            yield inferer(image.to(device), network).argmax(1, keepdim=True).cpu().as_subclass(Tensor), label

@@ -8,14 +8,13 @@ from typing import Any
 import torch
 from ignite.engine import Events
 from jaxtyping import Float
-from monai.engines.utils import default_prepare_batch
 from torch import Tensor, nn
 from torch.nn.functional import log_softmax
 
 from monai_medmerge.engines.phase import PhaseTrainer, trainable
 from monai_medmerge.errors import DatasetError, SettingError
 from monai_medmerge.files import weights_sha256
-from monai_medmerge.networks.batchnorm import image_of
+from monai_medmerge.inspection import image_and_label, image_of
 
 SOFT = "soft"
 
@@ -186,7 +185,10 @@ class _Prepare:
         soft = self._soft(batch, images)
         if self.labelled is None:
             return images, (soft, None)
-        more, label = default_prepare_batch(self.labelled.next(), device, non_blocking, **kwargs)[:2]
+        more, label = image_and_label(self.labelled.next())
+        if not isinstance(label, Tensor):
+            raise DatasetError("a label with every image", type(label).__name__, "labelled")
+        more, label = more.to(device, non_blocking=non_blocking, **kwargs), label.to(device, non_blocking=non_blocking)
         if more.shape[1:] != images.shape[1:]:
             found, where = f"{tuple(more.shape[1:])}", "labelled, image"
             raise DatasetError(f"images as the unlabelled ones: {tuple(images.shape[1:])}", found, where)

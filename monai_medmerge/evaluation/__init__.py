@@ -2,7 +2,7 @@
 
 from monai_medmerge.evaluation.bootstrap import Estimate, Resampling, bootstrap_interval, confusion, estimate, macro_f1
 from monai_medmerge.evaluation.comparison.cases import Naming
-from monai_medmerge.evaluation.comparison.networks import compare
+from monai_medmerge.evaluation.comparison.networks import compare, worst_cases
 from monai_medmerge.evaluation.comparison.predictions import compare_predictions
 from monai_medmerge.evaluation.comparison.rows import Comparison
 from monai_medmerge.evaluation.comparison.volumes import compare_dice
@@ -43,5 +43,6 @@ __all__ = [
     "segment_results",
     "source_names",
     "summarise",
+    "worst_cases",
     "write_report",
 ]

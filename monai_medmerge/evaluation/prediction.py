@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from monai_medmerge.errors import DatasetError
+from monai_medmerge.inspection import device_of, evaluating, image_and_label
 
 
 def predict(
     network: nn.Module,
-    batches: Iterable[dict[str, Any]],
+    batches: Iterable[Any],
     image: str = "image",
     label: str = "label",
     sigmoid: bool = False,
@@ -21,8 +22,8 @@ def predict(
     """Class probabilities and labels of all batches, in their order.
 
     Args:
-        network: gives one score per class (batch, class); its mode is put back.
-        batches: dictionaries with images (batch, channel, ...) and class numbers (batch,).
+        network: gives one score per class (batch, class); every module's mode is put back.
+        batches: images (batch, channel, ...) and class numbers (batch,), in any form of `image_and_label`.
         image: key of the images.
         label: key of the labels.
         sigmoid: whether labels do not exclude one another: labels are then (batch, class), 0 or 1 or NaN.
@@ -38,14 +39,13 @@ def predict(
         >>> probabilities.shape, labels.tolist()
         (torch.Size([3, 2]), [0, 0, 0])
     """
-    device = next(network.parameters()).device
-    training = network.training
-    network.eval()
-    try:
-        with torch.no_grad():
-            found = [(network(torch.as_tensor(b[image]).to(device)), torch.as_tensor(b[label])) for b in batches]
-    finally:
-        network.train(training)
+    device = device_of(network)
+    found = []
+    with evaluating(network):
+        for images, labels in (image_and_label(batch, image, label) for batch in batches):
+            if not isinstance(labels, Tensor):
+                raise DatasetError(f"a number under `{label}` with every image", type(labels).__name__, "batch")
+            found.append((network(images.to(device)), labels))
     if not found:
         raise DatasetError("at least one batch of images", "none", "batches")
     scores = torch.cat([torch.as_tensor(scores).cpu().float() for scores, _ in found])

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from monai_medmerge.errors import DatasetError
+from monai_medmerge.inspection import device_of, evaluating
 from monai_medmerge.ranking.features import pair
 from monai_medmerge.ranking.order import load_into
 from monai_medmerge.ranking.transferability import cka
@@ -53,7 +54,7 @@ def layer_similarity(
         >>> layer_similarity(merge(network, [source]), network, [source], batches).round(3).values.tolist()
         [['0', 1.0], ['2', 1.0]]
     """
-    watched = [merged, *(load_into(network, source).to(_device(merged)) for source in sources)]
+    watched = [merged, *(load_into(network, source).to(device_of(merged)) for source in sources)]
     seen: list[dict[str, list[Tensor]]] = [{} for _ in watched]
     for batch in batches:
         images = pair(batch)[0]
@@ -78,20 +79,9 @@ def _record(network: nn.Module, images: Tensor, outputs: dict[str, list[Tensor]]
         found = found.movedim(-1, 1) if isinstance(module, nn.Linear) else found
         outputs.setdefault(name, []).append(found.flatten(2).mean(2) if found.ndim > 2 else found)
 
-    modes = {module: module.training for module in network.modules()}
-    network.eval()
-    with ExitStack() as hooks:
+    with ExitStack() as hooks, evaluating(network):
         for name, module in network.named_modules():
             if isinstance(module, nn.Linear | _ConvNd):
                 hook = module.register_forward_hook(lambda m, _, output, name=name: keep(name, m, output))
                 hooks.callback(hook.remove)
-        try:
-            with torch.no_grad():
-                network(images.to(_device(network)))
-        finally:
-            for module, mode in modes.items():
-                module.training = mode
-
-
-def _device(network: nn.Module) -> torch.device:
-    return next(network.parameters(), torch.empty(0)).device
+        network(images.to(device_of(network)))

@@ -9,6 +9,7 @@ from monai_medmerge.files.identity import Writer
 from monai_medmerge.files.locking import LOCK, FolderLock, owned
 from monai_medmerge.files.naming import below
 from monai_medmerge.files.writing import (
+    refusals_told,
     reserve,
     save_state,
     save_weights,
@@ -26,6 +27,7 @@ __all__ = [
     "below",
     "file_sha256",
     "owned",
+    "refusals_told",
     "reserve",
     "save_state",
     "save_weights",

@@ -6,6 +6,8 @@ import errno
 import os
 import threading
 import weakref
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
@@ -33,7 +35,16 @@ LOCK = ".medmerge.lock"
 
 _guard = threading.Lock()
 # By process as well, as a forked one inherits the table but not the locks.
-_held: dict[tuple[int, Path], tuple[int, int]] = {}
+_held: dict[tuple[int, Path], _Held] = {}
+
+
+@dataclass
+class _Held:
+    """An owned folder: the open lock, how often it is owned, and whether it was made for that."""
+
+    handle: int
+    made: bool
+    count: int = 1
 
 
 class FolderLock:
@@ -93,16 +104,15 @@ def _take(folder: Path) -> None:
     key = os.getpid(), folder
     with _guard:
         if key in _held:
-            handle, count = _held[key]
-            _held[key] = handle, count + 1
+            _held[key].count += 1
             return
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            made = not folder.exists()
             handle = _lock(folder)
         except OSError as error:
             found = error.strerror or type(error).__name__
             raise OutputError("a folder that can be written to", found, shown(folder.name)) from error
-        _held[key] = handle, 1
+        _held[key] = _Held(handle, made)
     sweep(folder, deep=True)
 
 
@@ -111,21 +121,31 @@ def _give_back(process: int, folder: Path) -> None:
     if process != os.getpid():
         return
     with _guard:
-        if (process, folder) not in _held:
+        held = _held.get((process, folder))
+        if held is None:
             return
-        handle, count = _held.pop((process, folder))
-        if count > 1:
-            _held[process, folder] = handle, count - 1
+        held.count -= 1
+        if held.count:
             return
+        del _held[process, folder]
         # Removed while it is still locked: whoever opened it meanwhile finds that it is no longer the one.
         (folder / LOCK).unlink(missing_ok=True)
-        os.close(handle)
+        os.close(held.handle)
+        if held.made:
+            # A run that was refused, or wrote nothing, leaves no folder behind.
+            with suppress(OSError):
+                folder.rmdir()
 
 
 def _lock(folder: Path) -> int:
     path = folder / LOCK
     while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+        except FileNotFoundError:
+            # The one before took its folder with it.
+            continue
         try:
             # What is in the file counts only where the lock itself cannot tell.
             owner = None if _locked(handle, folder) else _written(handle)

@@ -220,24 +220,33 @@ def _holder(final: Path) -> Iterator[Path]:
             holder.mkdir()
         except OSError as error:
             raise _refused(final, error) from error
-        with _told(final, holder):
+        with refusals_told(final, holder):
             yield holder / final.name
     finally:
         shutil.rmtree(holder, ignore_errors=True)
 
 
 @contextmanager
-def _told(final: Path, holder: Path) -> Iterator[None]:
+def refusals_told(path: Path, folder: Path) -> Iterator[None]:
+    """Tell what the system refuses in one line, where a library writes by itself: logs, that grow as they are read.
+
+    Args:
+        path: what is written; only its name is told.
+        folder: where the library writes, and nothing else does.
+
+    Raises:
+        OutputError: something inside failed because the system refused to write.
+    """
     try:
         yield
     except MedMergeError as error:
         # What was made of a library's own words, such as "the network cannot be exported", may be a full disk too.
-        if not isinstance(error, OutputError) and (behind := _behind(error, holder)):
-            raise _refused(final, behind) from error
+        if not isinstance(error, OutputError) and (behind := _behind(error, folder)):
+            raise _refused(path, behind) from error
         raise
     except Exception as error:
-        if behind := _behind(error, holder):
-            raise _refused(final, behind) from error
+        if behind := _behind(error, folder):
+            raise _refused(path, behind) from error
         raise
 
 

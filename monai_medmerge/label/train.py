@@ -22,7 +22,7 @@ from monai_medmerge.label.labels import class_number
 logger = logging.getLogger(__name__)
 STATS = "train_stats.json"
 # The overlay is a configuration: its file is handed to MONAI, nothing of its room is imported.
-OVERLAY = files("monai_medmerge") / "bundle" / "medmerge.json"
+OVERLAY = files("monai_medmerge") / "bundle" / "overlay" / "medmerge.json"
 
 
 class MedMergeTrainTask(BundleTrainTask):

@@ -12,6 +12,9 @@ from monai_medmerge.errors import SettingError
 from monai_medmerge.methods.registry import method
 from monai_medmerge.methods.tensors import wide
 
+# Numbers of all tensors together that are looked at at once.
+PIECE = 2**20
+
 
 @method("ties", reference="[arXiv:2306.01708](https://arxiv.org/abs/2306.01708)")
 def ties(
@@ -51,29 +54,70 @@ def ties(
     """
     if not 0 < density <= 1:
         raise SettingError("a share above 0, to 1", repr(density), "method ties, density")
-    start = wide(base)
+    # Note [Piece by piece]
+    # Trimming needs to know of the whole difference what is its smallest number that stays; all else is done number by
+    # number. So one pass finds that number for each source, and a second one merges, and beside base and result no more
+    # than a piece of each tensor is in memory, however many sources there are.
+    smallest = [_smallest_that_stays(tensors, n, base, density) for n in range(len(tensors))]
+    merged = torch.empty(base.shape, dtype=torch.promote_types(base.dtype, torch.float32), device=base.device)
+    for piece in _pieces(base.numel(), len(tensors)):
+        differences = [_difference(tensor, base, piece) for tensor in tensors]
+        for difference, least in zip(differences, smallest, strict=True):
+            difference.masked_fill_(difference.abs() < least, 0)
+        merged.view(-1)[piece] = _elected(wide(base.reshape(-1)[piece]), differences, scale)
+    return merged
+
+
+def _elected(start: Tensor, differences: Sequence[Tensor], scale: float) -> Tensor:
+    """The base plus the mean of those trimmed differences that have the sign of their sum."""
     elected, magnitude = torch.zeros_like(start), start.abs()
-    for tensor in tensors:
-        difference = _trimmed(wide(tensor) - start, density)
+    for difference in differences:
         elected += difference
-        magnitude += difference.abs_()
+        magnitude += difference.abs()
     # A base that is itself a mean makes sums of zero common, and rounding must not elect a sign for them.
-    rounding = torch.finfo(start.dtype).eps * len(tensors) ** 2 * magnitude
+    rounding = torch.finfo(start.dtype).eps * len(differences) ** 2 * magnitude
     elected = elected.sign() * (elected.abs() > rounding)
     total, count = torch.zeros_like(start), torch.zeros_like(start)
-    # Trimmed a second time rather than kept, so that memory does not grow with the number of sources.
-    for tensor in tensors:
-        difference = _trimmed(wide(tensor) - start, density)
+    for difference in differences:
         agrees = (difference.sign() == elected) & (elected != 0)
         total += difference * agrees
         count += agrees
     return start + scale * total / count.clamp_(min=1)
 
 
-def _trimmed(difference: Tensor, density: float) -> Tensor:
-    """Zero, in place, all but the largest numbers in magnitude; equals of the smallest that stays all stay."""
-    dropped = difference.numel() - max(round(density * difference.numel()), 1)
+def _pieces(numbers: int, tensors: int = 1) -> list[slice]:
+    step = max(PIECE // tensors, 4096)
+    return [slice(start, min(start + step, numbers)) for start in range(0, numbers, step)]
+
+
+def _difference(tensor: Tensor, base: Tensor, piece: slice) -> Tensor:
+    return wide(tensor.reshape(-1)[piece]) - wide(base.reshape(-1)[piece])
+
+
+def _smallest_that_stays(tensors: Sequence[Tensor], source: int, base: Tensor, density: float) -> float:
+    """The magnitude from which on a source's differences are kept; all that equal it stay, so that 0 drops none.
+
+    The k-th smallest of non-negative floating-point numbers is that of their bits taken for integers, and is found 16
+    bits at a time by counting.
+    """
+    dropped = base.numel() - max(round(density * base.numel()), 1)
     if dropped <= 0:
-        return difference
-    magnitude = difference.abs()
-    return difference.masked_fill_(magnitude < magnitude.flatten().kthvalue(dropped + 1).values, 0)
+        return 0.0
+    pieces = _pieces(base.numel())
+    if len(pieces) == 1:
+        return float(_difference(tensors[source], base, pieces[0]).abs().kthvalue(dropped + 1).values)
+    kind = _difference(tensors[source], base, slice(1)).dtype
+    integers, shifts = (torch.int64, (48, 32, 16, 0)) if kind == torch.float64 else (torch.int32, (16, 0))
+    found, rank = 0, dropped
+    for shift in shifts:
+        counts = torch.zeros(2**16, dtype=torch.int64)
+        for piece in pieces:
+            bits = _difference(tensors[source], base, piece).abs_().view(integers)
+            # Only those that begin with the bits found so far.
+            bits = bits[bits >> shift >> 16 == found]
+            counts += torch.bincount(bits >> shift & 0xFFFF, minlength=2**16).cpu()
+        before = counts.cumsum(0)
+        digit = int((before <= rank).sum())
+        rank -= int(before[digit - 1]) if digit else 0
+        found = found << 16 | digit
+    return float(torch.tensor(found, dtype=integers).view(kind))

@@ -2,7 +2,7 @@
 
 from monai_medmerge.networks.alignment.aligning import align
 from monai_medmerge.networks.alignment.permutation import channel_groups
-from monai_medmerge.networks.batchnorm import image_of, recalibrate
+from monai_medmerge.networks.batchnorm import recalibrate
 from monai_medmerge.networks.blend import MergeRecord
 from monai_medmerge.networks.folding import fold
 from monai_medmerge.networks.merged import blends, coefficients, is_merged, merge_record
@@ -17,7 +17,6 @@ __all__ = [
     "coefficient_penalty",
     "coefficients",
     "fold",
-    "image_of",
     "is_merged",
     "merge",
     "merge_record",

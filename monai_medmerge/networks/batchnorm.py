@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from monai_medmerge.errors import DatasetError
+from monai_medmerge.inspection import evaluating, image_of
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +68,7 @@ def recalibrate(network: nn.Module, batches: Iterable[Any]) -> nn.Module:
         return network
     moments = {layer: _Moments() for layer in layers}
     device = layers[0].running_mean.device if layers[0].running_mean is not None else None
-    with torch.no_grad(), _only_training(network, layers), _observed(moments):
+    with _only_training(network, layers), _observed(moments):
         for batch in batches:
             network(image_of(batch).to(device))
     _check_moments({names[layer]: pooled for layer, pooled in moments.items()})
@@ -91,42 +92,19 @@ def _check_moments(moments: Mapping[str, _Moments]) -> None:
         logger.info("Not run by the network, so that their statistics stay: %s", ", ".join(idle))
 
 
-def image_of(batch: Any) -> Tensor:
-    """The image tensor of a batch: itself, its `image` entry, or its first element.
-
-    Args:
-        batch: a tensor, a dictionary or a sequence, as data loaders give them.
-
-    Raises:
-        DatasetError: there is none.
-    """
-    if isinstance(batch, Mapping):
-        batch = batch.get("image")
-    elif isinstance(batch, Sequence) and len(batch) and not isinstance(batch, str):
-        batch = batch[0]
-    if not isinstance(batch, Tensor):
-        raise DatasetError(
-            "a tensor, a sequence that begins with one or a dictionary with `image`", type(batch).__name__, "batch"
-        )
-    return batch
-
-
 @contextmanager
 def _only_training(network: nn.Module, layers: Sequence[_BatchNorm]) -> Iterator[None]:
     """All layers in evaluation but these, which normalise by the batch and leave their buffers as they are."""
-    modes = [(module, module.training) for module in network.modules()]
     momenta = [(layer, layer.momentum) for layer in layers]
     # Counters move with any momentum, and running statistics, where a batch is not finite, even with none.
     buffers = [(buffer, buffer.clone()) for layer in layers for buffer in layer.buffers(recurse=False)]
     try:
-        network.eval()
-        for layer in layers:
-            layer.training = True
-            layer.momentum = 0.0
-        yield
+        with evaluating(network):
+            for layer in layers:
+                layer.training = True
+                layer.momentum = 0.0
+            yield
     finally:
-        for module, mode in modes:
-            module.training = mode
         for layer, momentum in momenta:
             layer.momentum = momentum
         for buffer, before in buffers:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from monai_medmerge.networks.copying import copy_network
+from monai_medmerge.inspection import copy_network
 from monai_medmerge.networks.forward_pass import blended_at_once, remove_hooks
 from monai_medmerge.networks.merged import blends
 

@@ -12,9 +12,9 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.utils import parametrize
 
 from monai_medmerge.errors import SettingError
+from monai_medmerge.inspection import copy_network
 from monai_medmerge.networks.blend import Coefficients, Columns, KernelBlend, MergeRecord
 from monai_medmerge.networks.constraints import CONSTRAINTS
-from monai_medmerge.networks.copying import copy_network
 from monai_medmerge.networks.folding import thaw
 from monai_medmerge.networks.forward_pass import blend_at_once
 from monai_medmerge.networks.kernels import KernelLayout, KernelTensor, head_index, kernel_tensors

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +14,7 @@ from torch.nn import functional
 from torch.nn.modules.conv import _ConvNd
 
 from monai_medmerge.errors import DatasetError, SettingError
+from monai_medmerge.inspection import device_of, evaluating, image_and_label
 
 # Voxels taken of one class in one image: neighbours say the same, so more of them bring little.
 VOXELS = 32
@@ -126,7 +127,7 @@ def pair(batch: Any) -> tuple[Tensor, Tensor]:
     """Images and labels of a batch, whatever form it has.
 
     Args:
-        batch: a mapping with `image` and `label`, or a sequence that begins with them.
+        batch: in any form of `monai_medmerge.inspection.image_and_label`.
 
     Raises:
         DatasetError: it is neither.
@@ -135,27 +136,16 @@ def pair(batch: Any) -> tuple[Tensor, Tensor]:
         >>> pair({"image": [[1.0]], "label": [2]})[1]
         tensor([2])
     """
-    if isinstance(batch, Mapping) and "image" in batch and "label" in batch:
-        image, label = batch["image"], batch["label"]
-    elif isinstance(batch, Sequence) and not isinstance(batch, str) and len(batch) >= 2:
-        image, label = batch[0], batch[1]
-    else:
-        raise DatasetError("image and label, in a dictionary or a pair", type(batch).__name__, "batch")
-    # MetaTensors would carry their metadata through every operation.
-    return torch.as_tensor(image).as_subclass(Tensor), torch.as_tensor(label).as_subclass(Tensor)
+    image, label = image_and_label(batch)
+    if not isinstance(label, Tensor):
+        raise DatasetError("image and label", f"a label that is a {type(label).__name__}", "batch")
+    return image, label
 
 
 def _look(network: nn.Module, images: Tensor) -> None:
     """Run a network for its hooks, in evaluation."""
-    modes = {module: module.training for module in network.modules()}
-    network.eval()
-    try:
-        parameter = next(network.parameters(), torch.empty(0))
-        with torch.no_grad():
-            network(images.to(parameter.device))
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
+    with evaluating(network):
+        network(images.to(device_of(network)))
 
 
 def _input_of(layer: str, network: nn.Module, images: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -12,6 +11,7 @@ import torch
 from torch import nn
 
 from monai_medmerge.errors import DatasetError
+from monai_medmerge.inspection import copy_network
 from monai_medmerge.ranking.features import Features, extract
 from monai_medmerge.ranking.transferability import cka, h_score, linear_probe, log_evidence
 from monai_medmerge.sources.checkpoint import Source
@@ -195,7 +195,7 @@ def load_into(network: nn.Module, source: Source) -> nn.Module:
         >>> copied.bias.item(), torch.equal(copied.weight, layer.weight)
         (1.0, True)
     """
-    copied, tensors = copy.deepcopy(network), resolve(network, source).tensors
+    copied, tensors = copy_network(network), resolve(network, source).tensors
     state = {
         name: tensors[name].to(value) if name in tensors and tensors[name].shape == value.shape else value
         for name, value in copied.state_dict().items()
@@ -206,7 +206,7 @@ def load_into(network: nn.Module, source: Source) -> nn.Module:
 
 def _untrained(network: nn.Module, seed: int) -> nn.Module:
     """A copy of the network with every layer as new."""
-    copied = copy.deepcopy(network)
+    copied = copy_network(network)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for module in copied.modules():

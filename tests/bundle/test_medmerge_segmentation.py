@@ -80,6 +80,27 @@ def test_train_and_evaluate_go_on_from_the_merged_weights(merged: Path, volumes:
     assert 0 < stage["dice"] <= 1
 
 
+def test_a_report_is_written_and_a_candidate_is_verified(merged: Path, volumes: Path, tmp_path: Path) -> None:
+    report = json.loads((merged / "report.json").read_text())
+    assert [row["name"] for row in report["classes"]["rows"]] == ["front", "tail"]
+    assert {"Dice", "surface distance 95 %", "lesions invented"} <= set(report["classes"]["measures"])
+    assert (merged / "report.html").read_text().count('class="viewer"') == 2
+    weights = {"reference": merged / "model.pt", "candidate": merged / "model.pt"}
+    done = run("verify", site_data=volumes, output_dir=tmp_path, **weights)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads((tmp_path / "verification" / "report.json").read_text())
+    assert (found["gate"]["outcome"], found["gate"]["equal"]) == ("passed", True)
+    state = torch.load(merged / "model.pt", weights_only=True)
+    state["conv_final.2.conv.bias"][2] -= 50
+    torch.save(state, tmp_path / "worse.pt")
+    weights["candidate"] = tmp_path / "worse.pt"
+    done = run("verify", site_data=volumes, output_dir=tmp_path, **weights)
+    assert done.returncode == 3, done.stderr[-2000:]
+    found = json.loads((tmp_path / "verification" / "report.json").read_text())
+    tail = next(row for row in found["classes"]["rows"] if row["name"] == "tail")
+    assert tail["values"]["Dice"]["value"] == 0
+
+
 def test_nifti_and_dicom_in_nifti_and_dicom_seg_out(merged: Path, volumes: Path, tmp_path: Path) -> None:
     images, output = tmp_path / "images", tmp_path / "segmentations"
     shutil.copytree(volumes / "series", images / "ward")

@@ -19,6 +19,7 @@ from monai_medmerge.errors import SettingError
 from monai_medmerge.evaluation.bootstrap import Estimate
 from monai_medmerge.evaluation.reliability import calibration
 from monai_medmerge.evaluation.report import plots
+from monai_medmerge.evaluation.report.canvas import png
 from monai_medmerge.evaluation.shares import contributions, source_names, summarise
 
 NETWORKS = {
@@ -105,13 +106,13 @@ def test_plots_show_something_and_know_their_page(dark: bool) -> None:
     probabilities = np.random.default_rng(0).dirichlet([2, 1], 60)
     found = calibration(probabilities, np.arange(60) % 2)
     drawn = [
-        plots.png(plots.contributions_plot, frame, dark=dark),
-        plots.png(plots.heat_map, frame[names].to_numpy().T, names, frame["layer"], title="shares", dark=dark),
-        plots.png(plots.histogram_plot, tables, names, dark=dark),
-        plots.png(plots.histogram_plot, {"a": torch.ones(3, 2)}, names, dark=dark),
-        plots.png(plots.curves_plot, {"loss": [(1, 0.5), (2, 0.4)]}, title="loss", ylabel="loss", dark=dark),
-        plots.png(plots.reliability_plot, {"reference": found, "candidate": found}, dark=dark),
-        plots.png(plots.differences_plot, {"a": Estimate(0.1, 0.0, 0.2)}, limit=0.02, dark=dark),
+        png(plots.contributions_plot, frame, dark=dark),
+        png(plots.heat_map, frame[names].to_numpy().T, names, frame["layer"], title="shares", dark=dark),
+        png(plots.histogram_plot, tables, names, dark=dark),
+        png(plots.histogram_plot, {"a": torch.ones(3, 2)}, names, dark=dark),
+        png(plots.curves_plot, {"loss": [(1, 0.5), (2, 0.4)]}, title="loss", ylabel="loss", dark=dark),
+        png(plots.reliability_plot, {"reference": found, "candidate": found}, dark=dark),
+        png(plots.differences_plot, {"a": Estimate(0.1, 0.0, 0.2)}, limit=0.02, dark=dark),
     ]
     for picture in drawn:
         corner = Image.open(BytesIO(picture)).convert("L").getpixel((1, 1))

@@ -46,6 +46,16 @@ def test_a_second_run_is_refused_in_one_line_that_names_the_first(tmp_path: Path
     assert not list((tmp_path / "out").iterdir())
 
 
+def test_a_run_that_writes_nothing_leaves_no_folder_that_was_not_there(tmp_path: Path) -> None:
+    with owned(tmp_path / "a" / "b"):
+        pass
+    assert not (tmp_path / "a" / "b").exists()
+    (tmp_path / "there").mkdir()
+    with owned(tmp_path / "there"), owned(tmp_path / "kept"):
+        (tmp_path / "kept" / "file").write_text("a")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "kept", "there"]
+
+
 def test_one_process_may_own_a_folder_several_times_over(tmp_path: Path) -> None:
     outer = owned(tmp_path)
     with owned(tmp_path / "." / "x" / ".."):
@@ -126,8 +136,8 @@ def test_one_after_the_other_never_finds_a_lock_of_the_past(tmp_path: Path) -> N
             try:
                 with owned(tmp_path / "out"):
                     # Whoever is in here is alone.
-                    (tmp_path / "out" / "inside").mkdir()
-                    (tmp_path / "out" / "inside").rmdir()
+                    (tmp_path / "inside").mkdir()
+                    (tmp_path / "inside").rmdir()
             except OutputError:
                 pass
 
@@ -177,4 +187,4 @@ def test_ranks_of_one_run_share_a_folder(tmp_path: Path) -> None:
     script.write_text(RANKS)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     subprocess.run([*command, str(script), str(tmp_path / "out")], check=True, timeout=120, capture_output=True)
-    assert not list((tmp_path / "out").iterdir())
+    assert not (tmp_path / "out").exists()

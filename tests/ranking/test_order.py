@@ -120,7 +120,7 @@ def test_what_cannot_be_ranked_is_refused(useful: list[Source], batches: list[di
         rank(build(), useful, [(images, torch.zeros_like(labels))])
     with pytest.raises(DatasetError, match="batch"):
         rank(build(), useful, [])
-    with pytest.raises(DatasetError, match="dictionary or a pair"):
+    with pytest.raises(DatasetError, match="image and label"):
         rank(build(), useful, [images])
     with pytest.raises(SettingError, match="'nine'"):
         rank(build(), useful, batches, layer="nine")

@@ -16,7 +16,7 @@ from monai_medmerge.bundle.configuration import explained, read_configuration, r
 from monai_medmerge.bundle.export.formats import check_onnx_installed, write_onnx, write_torchscript
 from monai_medmerge.bundle.export.texts import BundleCard, Config, inference, metadata, readme
 from monai_medmerge.errors import SettingError
-from monai_medmerge.files import save_weights, whole_folder, write_json, write_text
+from monai_medmerge.files import save_weights, sweep, whole_folder, write_json, write_text
 from monai_medmerge.sources.filling import load_weights
 
 logger = logging.getLogger(__name__)
@@ -62,6 +62,7 @@ def export_bundle(
         UnsafeCheckpointError: the weights cannot be read.
     """
     root = Path(folder)
+    sweep(root.parent)
     if root.exists():
         found = "a folder" if root.is_dir() else "a file"
         raise SettingError("a folder that is not there yet", found, root.absolute().name)

@@ -29,6 +29,7 @@ from monai_medmerge.evaluation.comparison.rows import Comparison, with_checks
 from monai_medmerge.evaluation.comparison.saliency import Saliency
 from monai_medmerge.evaluation.comparison.volumes import compare_dice, dice
 from monai_medmerge.evaluation.results.segments import segment_measures, stacked
+from monai_medmerge.inspection import device_of, evaluating
 from monai_medmerge.ranking.features import extract, layer_before_scores, pair
 
 Inferer = Callable[[Tensor, nn.Module], Tensor]
@@ -127,6 +128,48 @@ def compare(
     return with_checks(found, stable, far, watch.draw(found.class_names))
 
 
+def worst_cases(
+    network: nn.Module,
+    data: Iterable[Any],
+    class_names: Sequence[str],
+    *,
+    naming: Naming | None = None,
+    inferer: Inferer | None = None,
+    count: int = COUNT,
+    spacing: Sequence[float] | None = None,
+) -> list[CasePicture]:
+    """The cases that one network has most wrong, as pictures.
+
+    Args:
+        network: as of `compare`.
+        data: as of `compare`.
+        class_names: as of `compare`.
+        naming: as of `compare`.
+        inferer: as of `compare`.
+        count: how many.
+        spacing: as of `compare`.
+
+    Raises:
+        DatasetError: as `compare`.
+
+    Example:
+        >>> _ = torch.manual_seed(0)
+        >>> network = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
+        >>> data = [(torch.rand(20, 1, 8, 8), torch.arange(20) % 2)]
+        >>> {picture.kind for picture in worst_cases(network, data, ["benign", "malignant"], count=3)}
+        {'worst'}
+    """
+    watch = _Watch((network, network), inferer or _call, (), naming or Naming(), {}, 0)
+    watch.gallery, watch.spacing = Gallery(count), spacing
+    for batch in data:
+        watch.see(batch)
+    if not watch.names:
+        raise DatasetError("at least one image", "none", "data")
+    if watch.segmentation:
+        return watch.draw(_foreground(class_names, watch.answers[0][0].shape[1]), alone=True)
+    return watch.draw(class_names, alone=True)
+
+
 class _Watch:
     """Looks at batches with both networks and keeps, per case, what is compared."""
 
@@ -193,12 +236,12 @@ class _Watch:
         found = compare_predictions(reference, candidate, labels, class_names, columns, self.names, resampling)
         return found, candidate.argmax(1) != labels
 
-    def draw(self, class_names: Sequence[str]) -> list[CasePicture]:
-        """The cases that the gallery kept, as pictures."""
+    def draw(self, class_names: Sequence[str], alone: bool = False) -> list[CasePicture]:
+        """The cases that the gallery kept, as pictures; `alone` tells of the candidate only."""
         shown = self.gallery.shown()
         if self.segmentation:
-            return [segmented(kept, kind, kept.facts["caption"], kept.facts["maps"]) for kind, kept in shown]
-        looks = [Saliency(network) for network in self.networks] if shown else []
+            return [_segmented(kept, kind, alone) for kind, kept in shown]
+        looks = [Saliency(network) for network in self.networks[int(alone) :]] if shown else []
         return [_drawn(kept, kind, class_names, looks) for kind, kept in shown]
 
     def _see_classes(self, images: Tensor, scores: Sequence[Tensor], label: Tensor) -> None:
@@ -234,9 +277,8 @@ class _Watch:
             before, now, alike = (_known_mean(kept[-1][n]) for kept in self.answers)
             maps = [(name, part[n, 0].numpy()) for name, part in
                     (("truth", truth.as_subclass(Tensor)), ("in use", first), ("candidate", second))]  # fmt: skip
-            caption = f"Dice in use {before:.2f}, candidate {now:.2f}"
             name = self.names[len(self.names) - len(images) + n]
-            kept_case = Kept(name, _pixels(images[n]), {"caption": caption, "maps": maps})
+            kept_case = Kept(name, _pixels(images[n]), {"dice": (before, now), "maps": maps})
             self.gallery.see(kept_case, 1 - now, 1 - alike)
 
     def _disturb(self, images: Tensor, scores: Sequence[Tensor]) -> None:
@@ -256,15 +298,8 @@ class _Watch:
                     kept.append((now == was)[:, 0].double().numpy())
 
     def _scores(self, network: nn.Module, images: Tensor) -> Tensor:
-        device = next(network.parameters()).device
-        modes = {module: module.training for module in network.modules()}
-        network.eval()
-        try:
-            with torch.no_grad():
-                found = self.inferer(images.to(device), network)
-        finally:
-            for module, mode in modes.items():
-                module.training = mode
+        with evaluating(network):
+            found = self.inferer(images.to(device_of(network)), network)
         if not isinstance(found, Tensor) or found.ndim < 2 or found.shape[1] < 2:
             raise SettingError("scores (batch, class, ...) of two classes or more", _shape(found), "network")
         return torch.as_tensor(found).as_subclass(Tensor).float().cpu()
@@ -290,14 +325,23 @@ def _more(reference: dict[str, np.ndarray], candidate: dict[str, np.ndarray]) ->
     }
 
 
+def _segmented(kept: Kept, kind: str, alone: bool) -> CasePicture:
+    before, now = kept.facts["dice"]
+    if not alone:
+        return segmented(kept, kind, f"Dice in use {before:.2f}, candidate {now:.2f}", kept.facts["maps"])
+    maps = [("truth", kept.facts["maps"][0][1]), ("network", kept.facts["maps"][2][1])]
+    return segmented(kept, kind, f"Dice {now:.2f}", maps)
+
+
 def _drawn(kept: Kept, kind: str, class_names: Sequence[str], looks: Sequence[Saliency]) -> CasePicture:
-    said = [(class_names[int(found.argmax())], float(found.max())) for found in kept.facts["said"]]
-    caption = f"label {class_names[kept.facts['label']]}; in use {said[0][0]}, {said[0][1]:.2f}; "
-    caption += f"candidate {said[1][0]}, {said[1][1]:.2f}"
+    whose = ("in use", "candidate") if len(looks) > 1 else ("network",)
+    answers = kept.facts["said"][-len(looks) :]
+    said = [f"{name} {class_names[int(a.argmax())]}, {a.max():.2f}" for name, a in zip(whose, answers, strict=True)]
+    caption = f"label {class_names[kept.facts['label']]}; " + "; ".join(said)
     image = torch.as_tensor(kept.image)[None]
     heats = [
         (f"{name} looks at", look(image, int(found.argmax())))
-        for name, look, found in zip(("in use", "candidate"), looks, kept.facts["said"], strict=True)
+        for name, look, found in zip(whose, looks, answers, strict=True)
     ]
     return classified(kept, kind, caption, heats)
 

@@ -8,7 +8,7 @@ from monai.visualize import GradCAM
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from monai_medmerge.networks.copying import copy_network
+from monai_medmerge.inspection import copy_network, device_of
 
 
 class Saliency:
@@ -43,7 +43,7 @@ class Saliency:
             image: (1, channel, *space).
             number: of the class.
         """
-        device = next(self.network.parameters(), image).device
+        device = device_of(self.network)
         image = image.as_subclass(Tensor).float().to(device)
         layer = self._layer or _last_layer_with_space(self.network, image)
         if layer is None:

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
+from monai_medmerge.evaluation.comparison.pictures import CasePicture
 from monai_medmerge.evaluation.comparison.rows import Comparison
 from monai_medmerge.evaluation.gate import GateResult
+from monai_medmerge.evaluation.report.summary import class_rows, result_rows, summary
 from monai_medmerge.evaluation.shares import source_names, summarise
 from monai_medmerge.ranking.order import Ranking
 from monai_medmerge.sources import MatchReport, Source
@@ -22,7 +24,7 @@ from monai_medmerge.sources import MatchReport, Source
 if TYPE_CHECKING:
     import pandas as pd
 
-SCHEMA = 1
+SCHEMA = 2
 # What may be told of a source's origin. All else, file names above all, stays out.
 PROVENANCE = ("data", "licence", "reference", "origin", "format", "key_map", "adaptations", "alignment")
 # Of these, what people write themselves and may hold a slash.
@@ -50,6 +52,10 @@ class ReportContent:
         course: name of a source to points (epoch, share), from `ContributionCourse.curves`.
         curves: name of a training curve to points (epoch, loss).
         stages: name of a stage to what it reached: numbers, and intervals as pairs.
+        results: of the network alone, from `class_results` or one of its kin.
+        class_names: of those results.
+        predictions: probabilities and labels behind those results, for their curves; in no file.
+        pictures: of single cases, where the comparison has none.
         comparison: candidate beside reference.
         gate: whether it may replace it.
         settings: of the run, as plain values.
@@ -69,6 +75,10 @@ class ReportContent:
     course: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
     curves: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
     stages: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    results: Mapping[str, Any] | None = None
+    class_names: Sequence[str] = ()
+    predictions: tuple[np.ndarray, np.ndarray] | None = None
+    pictures: Sequence[CasePicture] = ()
     comparison: Comparison | None = None
     gate: GateResult | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -100,6 +110,10 @@ def document(content: ReportContent) -> dict[str, Any]:
         "course": _lines(content.course),
         "curves": _lines(content.curves),
         "stages": {name: _plain(stage) for name, stage in content.stages.items()},
+        "summary": summary(content.comparison, content.gate),
+        "classes": _classes(content),
+        "task": _task(content),
+        "thresholds": _thresholds(content),
         "comparison": content.comparison.as_dict() if content.comparison else None,
         "gate": content.gate.as_dict() if content.gate else None,
         "settings": {name: _without_paths(_plain(value)) for name, value in content.settings.items()},
@@ -107,6 +121,27 @@ def document(content: ReportContent) -> dict[str, Any]:
         "command": describe_command(content.command),
         "versions": versions(),
     }
+
+
+def _classes(content: ReportContent) -> dict[str, Any] | None:
+    if content.comparison is not None:
+        return class_rows(content.comparison)
+    return None if content.results is None else result_rows(content.results)
+
+
+def _task(content: ReportContent) -> str:
+    if content.comparison is not None:
+        return content.comparison.task
+    return str((content.results or {}).get("task", ""))
+
+
+def _thresholds(content: ReportContent) -> list[dict[str, Any]]:
+    if content.comparison is not None:
+        by_class: Mapping[str, Any] = content.comparison.thresholds
+    else:
+        classes = (content.results or {}).get("classes", {})
+        by_class = {name: own["thresholds"] for name, own in classes.items() if "thresholds" in own}
+    return [{"class": name, **threshold} for name, found in by_class.items() for threshold in found]
 
 
 def versions() -> dict[str, str]:

@@ -15,10 +15,13 @@ from monai_medmerge.evaluation.comparison.cases import ALL, CLASS
 from monai_medmerge.evaluation.comparison.rows import CLASSIFICATION, Comparison
 from monai_medmerge.evaluation.gate import GateResult
 from monai_medmerge.evaluation.report import plots
+from monai_medmerge.evaluation.report.canvas import png
 from monai_medmerge.evaluation.report.document import ReportContent
+from monai_medmerge.evaluation.report.result_plots import confusion_plot, curves_of_classes, shown_classes
 from monai_medmerge.evaluation.shares import source_names
 from monai_medmerge.ranking.order import Ranking
 
+_MOST_IN_MATRIX = 15
 # Pixels.
 _WIDE = 950
 
@@ -80,6 +83,7 @@ def figures(content: ReportContent) -> list[Figure]:
         rows, columns = list(table.columns), list(table.index)
         title = "CKA of each merged layer with each source's, on target images"
         found.append(_figure("contributions", title, text, partial(_heat, values, rows, columns, title)))
+    found += _of_classes(content)
     found += _lines("Shares while coefficients were learned", "share of the network", content.course)
     found += _lines("Training curves", "loss", content.curves)
     if content.comparison:
@@ -99,7 +103,7 @@ def _heat(
     limits: tuple[float, float] = (0.0, 1.0),
     dark: bool = False,
 ) -> bytes:
-    return plots.png(plots.heat_map, values, rows, columns, title=title, limits=limits, dark=dark)
+    return png(plots.heat_map, values, rows, columns, title=title, limits=limits, dark=dark)
 
 
 def _lines(title: str, ylabel: str, curves: Mapping[str, Sequence[tuple[float, float]]]) -> list[Figure]:
@@ -107,7 +111,7 @@ def _lines(title: str, ylabel: str, curves: Mapping[str, Sequence[tuple[float, f
     if not known:
         return []
     text = "Lines over epochs. At the end: " + _list({name: points[-1][1] for name, points in known.items()})
-    return [_figure("training", title, text, partial(plots.png, plots.curves_plot, known, title=title, ylabel=ylabel))]
+    return [_figure("training", title, text, partial(png, plots.curves_plot, known, title=title, ylabel=ylabel))]
 
 
 def _alike(ranking: Ranking) -> Figure:
@@ -125,7 +129,7 @@ def _shares(content: ReportContent) -> list[Figure]:
     values = layers[names].to_numpy(float).T
     # Shares stay near one another; colours from 0 to 1 would hide what differs.
     limits = (max(0.0, float(values.min()) - 0.05), min(1.0, float(values.max()) + 0.05))
-    bars = partial(plots.png, plots.contributions_plot, frame)
+    bars = partial(png, plots.contributions_plot, frame)
     found = [
         _figure(
             "contributions", "Share of each source in every layer", f"Stacked bars. Mean over layers: {text}", bars
@@ -141,7 +145,7 @@ def _shares(content: ReportContent) -> list[Figure]:
         middle = {
             name: np.mean([t[n].mean().item() for t in content.coefficients.values()]) for n, name in enumerate(names)
         }
-        draw = partial(plots.png, plots.histogram_plot, content.coefficients, names)
+        draw = partial(png, plots.histogram_plot, content.coefficients, names)
         text = "Outlines of histograms, one per source. Mean coefficient over tensors: " + _list(middle)
         found.append(_figure("contributions", "Distribution of the coefficients of all kernels", text, draw))
     return found
@@ -155,13 +159,55 @@ def _compared(comparison: Comparison, gate: GateResult | None) -> list[Figure]:
     differences: dict[str, Estimate] = {row.name: row.found.difference for row in rows}
     limit = gate.limits.get("class_drop", {}).get("limit") if gate else None
     text = "Points with intervals. Candidate minus reference: " + _list({n: d.value for n, d in differences.items()})
-    draw = partial(plots.png, plots.differences_plot, differences, limit=limit)
+    draw = partial(png, plots.differences_plot, differences, limit=limit)
     found = [_figure("comparison", "Difference of the candidate to the reference", text, draw)]
     if comparison.calibration:
         errors = {name: known.error.value for name, known in comparison.calibration.items()}
-        draw = partial(plots.png, plots.reliability_plot, comparison.calibration)
+        draw = partial(png, plots.reliability_plot, comparison.calibration)
         text = "Accuracy against confidence. Expected calibration error: " + _list(errors)
         found.append(_figure("comparison", "Reliability: accuracy against confidence", text, draw))
+    return found
+
+
+_CURVES = {
+    "roc": ("ROC curves, each class against the rest", "Sensitivity against 1 - specificity."),
+    "precision": ("Precision against recall; dotted, the share of the class", "Precision against recall."),
+    "calibration": (
+        "Calibration: how often it is so when a probability is said; on the dotted line, as often as said",
+        "Share that is so against the probability said.",
+    ),
+    "benefit": (
+        "Net benefit of acting from a probability on (decision curve analysis)",
+        "Net benefit against the probability to act from, beside acting on everybody and on nobody.",
+    ),
+}
+
+
+def _of_classes(content: ReportContent) -> list[Figure]:
+    """Curves and confusion matrices of the candidate, and of the network in use where there is one."""
+    comparison, found = content.comparison, []
+    if comparison is not None and comparison.scores is not None:
+        reference, candidate, labels = comparison.scores
+        scores, names = {"candidate": candidate, "in use": reference}, comparison.class_names
+        confusion: dict[str, Any] = {"in use": comparison.confusion["reference"]}
+        confusion["candidate"] = comparison.confusion["candidate"]
+    elif content.predictions is not None and content.results is not None:
+        scores, labels = {"network": content.predictions[0]}, content.predictions[1]
+        names = tuple(content.class_names)
+        confusion = {"network": content.results["confusion"]} if "confusion" in content.results else {}
+    else:
+        return []
+    if confusion and len(names) <= _MOST_IN_MATRIX:
+        text = "Matrices of labels (rows) and what was said (columns). Right: " + "; ".join(
+            f"{name} {sum(table[k][k] for k in range(len(names)))} of {sum(map(sum, table))}"
+            for name, table in confusion.items()
+        )
+        draw = partial(png, confusion_plot, confusion, names)
+        found.append(_figure("classes", "Confusion: what cases of each class were taken for", text, draw))
+    if shown_classes(labels, len(names)):
+        for kind, (caption, text) in _CURVES.items():
+            draw = partial(png, curves_of_classes, kind, scores, labels, names)
+            found.append(_figure("classes", caption, f"One panel a class. {text} The tables have the numbers.", draw))
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -11,6 +12,7 @@ from typing import Any
 
 from monai.utils import optional_import
 
+from monai_medmerge.evaluation.comparison.pictures import CasePicture
 from monai_medmerge.evaluation.report.document import ReportContent, document
 from monai_medmerge.evaluation.report.drawings import figures
 from monai_medmerge.files import write_text
@@ -19,9 +21,13 @@ jinja2, _ = optional_import("jinja2", descriptor="pip install 'monai_medmerge[re
 
 TEMPLATES = Path(__file__).parent / "templates"
 PAGE, DATA, CARD = "report.html", "report.json", "MODEL_CARD.md"
-_SECTIONS = {
-    "gate": "Gate",
-    "comparison": "Comparison",
+# Part of the document to its heading in the page, in its order, by the reader that it is for.
+_RESULTS = {
+    "gate": "Limits",
+    "classes": "Each class",
+    "comparison": "Beside the network in use",
+}
+_DONE = {
     "stages": "Stages",
     "sources": "Sources",
     "match": "Match",
@@ -74,14 +80,52 @@ def render_page(content: ReportContent, found: Mapping[str, Any]) -> str:
         content: for the figures.
         found: from `document`, for all else.
     """
-    sections = [(name, text) for name, text in _SECTIONS.items() if found[name]]
-    sections += [("training", "Training")] if found["curves"] or found["course"] else []
-    sections += [("again", "To repeat it")]
+    results = [(name, text) for name, text in _RESULTS.items() if found[name]]
+    pictures = _pictures(content.comparison.pictures if content.comparison else content.pictures)
+    results += [("cases", "Single cases")] if pictures else []
+    done = [(name, text) for name, text in _DONE.items() if found[name]]
+    done += [("training", "Training")] if found["curves"] or found["course"] else []
+    done += [("again", "To repeat it")]
     template = _environment(escape=True).get_template("report.html.j2")
     # Style is the package's own text, and the only one that is not escaped.
+    labels = content.comparison.class_names if content.comparison else content.class_names
     css = jinja2.utils.markupsafe.Markup((TEMPLATES / "report.css").read_text(encoding="utf-8"))
-    page: str = template.render(d=found, css=css, figures=figures(content), sections=sections, **_tables(found))
+    page: str = template.render(
+        d=found,
+        css=css,
+        figures=figures(content),
+        results=results,
+        done=done,
+        pictures=pictures,
+        labels=labels,
+        **_tables(found),
+    )
     return page
+
+
+def _pictures(cases: Sequence[CasePicture]) -> list[dict[str, Any]]:
+    """Cases by kind, with slices as addresses that hold them."""
+    kinds = dict.fromkeys(case.kind for case in cases)
+    return [
+        {
+            "kind": kind,
+            "cases": [
+                {
+                    "name": case.name,
+                    "caption": case.caption,
+                    "panels": case.panels,
+                    "size": case.size,
+                    "slices": [
+                        ("data:image/webp;base64," + base64.b64encode(data).decode(), place)
+                        for data, place in zip(case.slices, case.places, strict=True)
+                    ],
+                }
+                for case in cases
+                if case.kind == kind
+            ],
+        }
+        for kind in kinds
+    ]
 
 
 def render_card(found: Mapping[str, Any]) -> str:
@@ -128,6 +172,7 @@ def _environment(escape: bool) -> Any:
         undefined=jinja2.StrictUndefined,
     )
     found.filters["number"] = number
+    found.filters["interval"] = interval
     found.filters["columns"] = lambda rows, *names: [[number(row[name]) for name in names] for row in rows]
     return found
 
@@ -141,6 +186,8 @@ def _tables(found: Mapping[str, Any]) -> dict[str, Any]:
         "stage_names": [name.replace("_", " ") for name in names],
         "stage_rows": [[key, *(number(stage.get(name)) for name in names)] for key, stage in stages.items()],
     }
+    if found["classes"]:
+        tables["class_heads"], tables["class_rows"] = _class_table(found["classes"])
     if ranking:
         columns = ("name", "h_score", "log_evidence", "linear_probe", "mean_rank", "verdict")
         control = {**ranking["untrained"], "name": "untrained", "mean_rank": None, "verdict": "for comparison"}
@@ -151,6 +198,36 @@ def _tables(found: Mapping[str, Any]) -> dict[str, Any]:
         tables["stage_shares"].append(["all", *(number(shares["network"][c]) for c in columns)])
         tables["tensor_shares"] = [[row["tensor"], *(number(row[c]) for c in columns)] for row in shares["tensors"]]
     return tables
+
+
+def interval(found: Mapping[str, Any] | None, signed: bool = False) -> str:
+    """An estimate as text.
+
+    Args:
+        found: `value`, `low` and `high`, or None.
+        signed: whether to show a plus.
+
+    Example:
+        >>> interval({"value": 0.5, "low": 0.25, "high": 0.75}), interval(None)
+        ('0.500 (0.250 to 0.750)', '–')
+    """
+    if not found or found["value"] is None:
+        return "–"
+    sign = "+" if signed else ""
+    bounds = "" if found["low"] is None else f" ({found['low']:{sign}.3f} to {found['high']:{sign}.3f})"
+    return f"{found['value']:{sign}.3f}{bounds}"
+
+
+def _class_table(found: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    heads = ["Class", "Cases"]
+    heads += [f"Change in {found['compared']}"] if found["compared"] else []
+    heads += [measure[:1].upper() + measure[1:] for measure in found["measures"]]
+    rows = []
+    for row in found["rows"]:
+        change = [interval(row["difference"], signed=True)] if found["compared"] else []
+        values = [interval(row["values"].get(measure)) for measure in found["measures"]]
+        rows.append([row["name"], str(row["support"]), *change, *values])
+    return heads, rows
 
 
 def _escape(value: Any) -> Any:

@@ -1,23 +1,15 @@
-"""What people would rather see than read. The only room that draws.
-
-Every function writes one PNG, whole or not at all, without any state of its own: figures are objects, `pyplot` is not
-used. `dark` draws for dark pages.
-"""
+"""Plots of a merge: shares, coefficients, training; and of what it brought beside the network in use."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from io import BytesIO
-from typing import TYPE_CHECKING, Any, BinaryIO
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from monai.utils import optional_import
 from torch import Tensor
 
+from monai_medmerge.evaluation.report.canvas import COLOURS, MARKERS, Target, canvas
 from monai_medmerge.evaluation.shares import source_names, summarise
-from monai_medmerge.files import whole_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,45 +18,12 @@ if TYPE_CHECKING:
     from monai_medmerge.evaluation.bootstrap import Estimate
     from monai_medmerge.evaluation.reliability import Calibration
 
-_EXTRA = "pip install 'monai_medmerge[report]': {}"
-Figure, _ = optional_import("matplotlib.figure", name="Figure", descriptor=_EXTRA)
-style, _ = optional_import("matplotlib.style", descriptor=_EXTRA)
-
-Target = str | os.PathLike[str] | BinaryIO
-
-# Okabe and Ito's palette: told apart with any kind of colour vision. The last is black, or white on dark.
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "0.5")
-MARKERS = "osD^vPX*"
 # More layers than this get no name each.
 _NAMED = 60
-# Inches.
-_NARROW = 5.5
-_THEMES: dict[bool, list[Any]] = {
-    False: ["default"],
-    True: [
-        "dark_background",
-        {"figure.facecolor": "#171b21", "axes.facecolor": "#171b21", "savefig.facecolor": "#171b21"},
-    ],
-}
-
-
-@contextmanager
-def _canvas(target: Target, width: float, height: float, dark: bool = False) -> Iterator[Any]:
-    """A figure of that size in inches; it is written once the block has ended without an error."""
-    # Narrow figures are shown smaller, on phones above all, and so get more pixels to their text.
-    dpi = 160 if width <= _NARROW else 120
-    with style.context(_THEMES[dark]):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        yield figure
-        if not isinstance(target, str | os.PathLike):
-            figure.savefig(target, format="png", dpi=dpi)
-            return
-        with whole_file(target) as part:
-            figure.savefig(part, format="png", dpi=dpi)
 
 
 def contributions_plot(frame: pd.DataFrame, path: Target, dark: bool = False) -> None:
-    """Each source's share of every layer's kernels, over depth, as stacked bars.
+    """Each source's share of every layer's kernels, over depth, as stacked bars; below, how far coefficients moved.
 
     Args:
         frame: from `contributions`. Layers are drawn by their weights; norms and biases are left out.
@@ -72,8 +31,8 @@ def contributions_plot(frame: pd.DataFrame, path: Target, dark: bool = False) ->
         dark: draw for a dark page.
     """
     sources, drawn = source_names(frame), layers_of_weights(frame)
-    with _canvas(path, min(max(6.0, 0.32 * len(drawn) + 2), 16.0), 4.2, dark) as figure:
-        axes = figure.subplots()
+    with canvas(path, min(max(6.0, 0.32 * len(drawn) + 2), 16.0), 5.4, dark) as figure:
+        axes, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
         positions, bottom = np.arange(len(drawn)), np.zeros(len(drawn))
         for n, name in enumerate(sources):
             shares = drawn[name].to_numpy(float)
@@ -81,7 +40,10 @@ def contributions_plot(frame: pd.DataFrame, path: Target, dark: bool = False) ->
             bottom += shares
         axes.set(ylim=(0, 1), xlim=(-0.6, len(drawn) - 0.4), ylabel="share of the kernels")
         axes.set_title("What each layer took from whom", loc="left")
-        _name_layers(axes, drawn["layer"])
+        below.bar(positions, drawn["movement"].to_numpy(float), color="0.5", width=0.85)
+        below.set(ylabel="moved by")
+        below.set_title("How far its coefficients moved from their start", loc="left", fontsize=10)
+        _name_layers(below, drawn["layer"])
         line = "white" if dark else "black"
         axes.axhline(1 / len(sources), color=line, linewidth=0.8, linestyle=":", label="equal shares")
         figure.legend(loc="outside upper right", ncols=min(len(sources) + 1, 6), fontsize=8, frameon=False)
@@ -130,7 +92,7 @@ def heat_map(
     """
     few = len(columns) <= 8
     size = (1.2 * len(columns) + 3, 0.6 * len(rows) + 1.5) if few else (min(0.3 * len(columns) + 3, 16.0), 4.2)
-    with _canvas(path, max(size[0], 5.0), max(size[1], 2.4), dark) as figure:
+    with canvas(path, max(size[0], 5.0), max(size[1], 2.4), dark) as figure:
         axes = figure.subplots()
         colours = {"vmin": limits[0], "vmax": limits[1], "cmap": "cividis"}
         image = axes.imshow(values, **colours, aspect="auto", interpolation="nearest")
@@ -164,7 +126,7 @@ def histogram_plot(
     together = np.concatenate(rows)
     low, high = float(together.min()), float(together.max())
     bins = np.linspace(low, high, 61) if high > low else np.linspace(low - 0.5, low + 0.5, 61)
-    with _canvas(path, 5.2, 3.1, dark) as figure:
+    with canvas(path, 5.2, 3.1, dark) as figure:
         axes = figure.subplots()
         for n, (name, row) in enumerate(zip(sources, rows, strict=True)):
             axes.hist(row, bins, histtype="step", linewidth=1.6, color=COLOURS[n % len(COLOURS)], label=name)
@@ -191,7 +153,7 @@ def curves_plot(
         xlabel: what x is.
         dark: draw for a dark page.
     """
-    with _canvas(path, 5.2, 3.1, dark) as figure:
+    with canvas(path, 5.2, 3.1, dark) as figure:
         axes = figure.subplots()
         for n, (name, points) in enumerate(curves.items()):
             x, y = zip(*points, strict=True) if points else ((), ())
@@ -212,7 +174,7 @@ def reliability_plot(calibrations: Mapping[str, Calibration], path: Target, dark
         path: where the PNG goes.
         dark: draw for a dark page.
     """
-    with _canvas(path, 5.2, 4.6, dark) as figure:
+    with canvas(path, 5.2, 4.6, dark) as figure:
         axes = figure.subplots()
         axes.plot([0, 1], [0, 1], color="0.5", linewidth=0.8, linestyle=":", label="as sure as right")
         for n, (name, found) in enumerate(calibrations.items()):
@@ -239,7 +201,7 @@ def differences_plot(
     """
     known = {name: found for name, found in differences.items() if np.isfinite([found.value, found.low]).all()}
     places = np.arange(len(known))[::-1]
-    with _canvas(path, 5.4, 0.32 * len(known) + 1.4, dark) as figure:
+    with canvas(path, 5.4, 0.32 * len(known) + 1.4, dark) as figure:
         axes = figure.subplots()
         values = np.array([found.value for found in known.values()])
         spread = np.array([[e.value - e.low for e in known.values()], [e.high - e.value for e in known.values()]])
@@ -261,31 +223,17 @@ def barrier_plot(lines: Sequence[LossLine], path: Target) -> None:
         lines: from `barrier`.
         path: where the PNG goes.
     """
-    with _canvas(path, 9.0, 3.6) as figure:
+    with canvas(path, 9.0, 3.6) as figure:
         loss, accuracy = figure.subplots(1, 2)
         for line, colour, marker in zip(lines, COLOURS, MARKERS, strict=False):
             loss.plot(line.positions, line.loss, color=colour, marker=marker, label=f"{line.name}: {line.barrier:+.3f}")
             lacking = f"{line.name}: {-100 * line.accuracy_barrier:+.1f}"
             accuracy.plot(line.positions, [100 * a for a in line.accuracy], color=colour, marker=marker, label=lacking)
         loss.set(ylabel="cross-entropy", title="Loss", yscale="log")
+        # The usual labels of a logarithmic axis are formulas.
+        loss.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        loss.yaxis.set_minor_formatter(lambda value, _: "")
         accuracy.set(ylabel="right answers, %", title="Accuracy")
         for axes in (loss, accuracy):
             axes.set_xlabel("position between the two networks")
             axes.legend(title="midpoint against mean of the ends", fontsize=8, title_fontsize=8, frameon=False)
-
-
-def png(plot: Any, *arguments: Any, **options: Any) -> bytes:
-    """What a plot function writes, in memory.
-
-    Args:
-        plot: a function of this module.
-        arguments: what it takes before `path`.
-        options: what it takes by name.
-
-    Example:
-        >>> png(heat_map, np.eye(2), ["a", "b"], ["a", "b"], title="alike")[1:4]
-        b'PNG'
-    """
-    buffer = BytesIO()
-    plot(*arguments, path=buffer, **options)
-    return buffer.getvalue()

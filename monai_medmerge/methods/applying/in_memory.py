@@ -9,10 +9,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from monai_medmerge.errors import SettingError
+from monai_medmerge.inspection import copy_network
 from monai_medmerge.methods.applying.recipe import BASES, GIVEN, Recipe
 from monai_medmerge.methods.registry import Method, get_method
 from monai_medmerge.methods.tensors import TensorHeader
-from monai_medmerge.networks.copying import copy_network
 from monai_medmerge.sources import Source, check_compatible, resolve
 from monai_medmerge.sources.matching import MATCH
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from monai_medmerge.errors import DatasetError
-from monai_medmerge.methods.statistics.batches import device_of, evaluating, image_and_label
+from monai_medmerge.inspection import device_of, evaluating, image_and_label
 
 
 def fisher_diagonal(
@@ -41,7 +41,7 @@ def fisher_diagonal(
     parameters = {name: p for name, p in network.named_parameters() if p.requires_grad}
     sums = {name: torch.zeros_like(p) for name, p in parameters.items()}
     device, count = device_of(network), 0
-    with evaluating(network), torch.enable_grad():
+    with evaluating(network, gradients=True):
         for batch in batches:
             image, label = image_and_label(batch)
             if not isinstance(label, Tensor):

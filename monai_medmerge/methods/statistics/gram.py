@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from monai_medmerge.errors import DatasetError
-from monai_medmerge.methods.statistics.batches import device_of, evaluating, image_and_label
+from monai_medmerge.inspection import device_of, evaluating, image_of
 from monai_medmerge.sources.patterns import selects
 
 
@@ -37,6 +36,7 @@ def gram_matrices(
         DatasetError: there is no batch, or one holds no image.
 
     Example:
+        >>> import torch
         >>> grams = gram_matrices(nn.Conv2d(2, 4, 3, groups=2), [torch.ones(1, 2, 3, 3)])
         >>> grams["weight"].shape
         torch.Size([2, 9, 9])
@@ -57,9 +57,9 @@ def gram_matrices(
     handles = [module.register_forward_pre_hook(observer(name)) for name, module in chosen.items()]
     device, seen = device_of(network), False
     try:
-        with evaluating(network), torch.no_grad():
+        with evaluating(network):
             for batch in batches:
-                network(image_and_label(batch)[0].to(device))
+                network(image_of(batch).to(device))
                 seen = True
     finally:
         for handle in handles:
@@ -100,6 +100,7 @@ def layer_rows(layer: nn.Module, value: Tensor) -> Iterator[Tensor]:
         Parts (group, row, input) of all rows: tokens of a linear layer, patches of a convolution.
 
     Example:
+        >>> import torch
         >>> [rows.shape for rows in layer_rows(nn.Conv2d(2, 4, 3), torch.zeros(5, 2, 4, 3))]
         [torch.Size([1, 5, 18]), torch.Size([1, 5, 18])]
     """

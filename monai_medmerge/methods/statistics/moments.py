@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from monai_medmerge.errors import DatasetError, SettingError
-from monai_medmerge.methods.statistics.batches import device_of, evaluating, image_and_label
+from monai_medmerge.inspection import device_of, evaluating, image_of
 from monai_medmerge.methods.statistics.gram import layer_rows, linear_layers
 
 
@@ -50,7 +50,7 @@ def cross_moments(
     counts = dict.fromkeys(layers[0], 0)
     seen = False
     for batch in batches:
-        image = image_and_label(batch)[0]
+        image = image_of(batch)
         inputs = [_inputs(network, found, image) for network, found in zip(networks, layers, strict=True)]
         for name in [name for name in layers[0] if name in inputs[0]]:
             for values in zip(*(given[name] for given in inputs), strict=True):
@@ -71,7 +71,7 @@ def _inputs(network: nn.Module, layers: dict[str, nn.Module], image: Tensor) -> 
     with ExitStack() as hooks:
         for name, layer in layers.items():
             hooks.callback(layer.register_forward_pre_hook(observer(name)).remove)
-        with evaluating(network), torch.no_grad():
+        with evaluating(network):
             network(image.to(device_of(network)))
     return met
 

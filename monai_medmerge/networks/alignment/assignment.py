@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from monai_medmerge.errors import DatasetError
+from monai_medmerge.inspection import image_of
 from monai_medmerge.networks.alignment.permutation import ChannelGroup, ChannelGroups, Member
-from monai_medmerge.networks.batchnorm import image_of
 
 # Coordinate descent rarely needs more than ten sweeps; each can only improve.
 MAX_SWEEPS = 100
@@ -221,7 +221,7 @@ def assign_by_activations(
     try:
         with torch.no_grad():
             for count, batch in enumerate(batches, 1):  # noqa: B007
-                image = image_of(batch).as_subclass(Tensor)
+                image = image_of(batch)
                 for network, (seen, _) in zip((anchor, *sources), observed, strict=True):
                     seen.clear()
                     network(image)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 from torch.utils._pytree import tree_leaves
 
-from monai_medmerge.networks.copying import copy_network
+from monai_medmerge.inspection import copy_network
 
 Network = TypeVar("Network", bound=nn.Module)
 
