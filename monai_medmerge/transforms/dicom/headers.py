@@ -59,7 +59,8 @@ class Header:
 
     def text(self, keyword: str) -> str:
         """Return a string attribute, empty where absent."""
-        value = guarded(DicomSeriesError, "text", f"{self.where}, {keyword}", lambda: element_value(self.dataset, keyword))
+        where = f"{self.where}, {keyword}"
+        value = guarded(DicomSeriesError, "text", where, lambda: element_value(self.dataset, keyword))
         return "" if value is None else str(value).strip()
 
     def numbers(self, keyword: str, count: int | None = None) -> tuple[float, ...] | None:
