@@ -36,7 +36,7 @@ from monai_medmerge.transforms import CheckedNiftiReader, DicomSeriesReader
 from monai_medmerge.transforms.foreign import quiet
 
 # Words of an error, and the arguments under which the same files are read a second time.
-_SECOND = {
+_SECOND: dict[str, dict[str, Any]] = {
     "one volume,": {"volume": "all"},
     "of one acquisition": {"volume": 0},
     'geometry="none"': {"geometry": "none"},

@@ -175,7 +175,7 @@ def convert(files: Sequence[Path]) -> list[nib.Nifti1Image]:
         out.mkdir()
         for number, path in enumerate(files):
             (source / f"{number:05d}.dcm").symlink_to(path.resolve())
-        command = [program, "-o", out, "-f", "%s_%d_x", "-b", "n", "-m", "n", source]
+        command = [program, "-o", str(out), "-f", "%s_%d_x", "-b", "n", "-m", "n", str(source)]
         try:
             subprocess.run(command, capture_output=True, timeout=60, check=False)
         except subprocess.TimeoutExpired:
