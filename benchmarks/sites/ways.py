@@ -11,13 +11,15 @@ from torch import nn
 
 from benchmarks.sites.cell import STEPS, Cell
 from benchmarks.sites.rates import RATES
+from benchmarks.sites.scanners import SITES
 from monai_medmerge import Source
 
 Mixture = list[tuple[float, nn.Module]]
 Way = Callable[[Cell], "nn.Module | Mixture"]
 
-RECIPE_STEPS = 2 * STEPS
-"""That the default spends: one fine-tuning, one student."""
+STUDENT_STEPS = 2 * STEPS
+RECIPE_STEPS = 4 * STEPS + STUDENT_STEPS
+"""That `taught` spends on four sources: a fine-tuning of each, and one student."""
 PHASES = {"ft": 1, "lpft": 2, "average": 3, "own": 4, "each": 10}
 
 
@@ -69,6 +71,63 @@ def self_taught_afresh(cell: Cell) -> nn.Module:
     return cell.student(picked(cell), cell.soft(both))
 
 
+def self_taught_long(cell: Cell) -> nn.Module:
+    """As `self_taught`, with as many steps of the student as `taught` has."""
+    tuned = cell.fine_tuned
+    return cell.student(tuned, cell.said(tuned, cell.unlabelled), steps=STUDENT_STEPS)
+
+
+def taught(cell: Cell) -> nn.Module:
+    """The fine-tuned picked source, taught by all: the mixture that the labels weigh, and the mean of the tuned."""
+    return cell.student(cell.fine_tuned, cell.soft(_all_teachers(cell)), steps=STUDENT_STEPS)
+
+
+def taught_from_average(cell: Cell) -> nn.Module:
+    """The average, taught by the mean of the sources: all that can be done without a label."""
+    return cell.student(cell.average(), cell.soft(ensemble(cell)), steps=STUDENT_STEPS)
+
+
+def _all_teachers(cell: Cell) -> Mixture:
+    """Half the mixture of the sources as they are, half the mean of the fine-tuned."""
+    return [(weight / 2, network) for weight, network in (*mixture(cell), *tuned_ensemble(cell))]
+
+
+def taught_by_one(cell: Cell) -> nn.Module:
+    """Control: as `taught`, by the picked source alone, as it is and fine-tuned."""
+    both = [(0.5, picked(cell)), (0.5, cell.fine_tuned)]
+    return cell.student(cell.fine_tuned, cell.soft(both), steps=STUDENT_STEPS)
+
+
+def taught_by_random(cell: Cell) -> nn.Module:
+    """Control: as `taught`, with a random network in place of every source but the picked one."""
+    networks = cell.random_networks
+    tuned = [cell.fine_tuned if n == cell.picked else cell.tuned(network, 10 + n) for n, network in enumerate(networks)]
+    weights = cell.weights(networks)
+    teachers = [(weight / 2, network) for weight, network in zip(weights, networks, strict=True)]
+    teachers += [(0.5 / len(tuned), network) for network in tuned]
+    return cell.student(cell.fine_tuned, cell.soft(teachers), steps=STUDENT_STEPS)
+
+
+def taught_elsewhere(cell: Cell) -> nn.Module:
+    """Control: as `taught`, on unlabelled images of another task."""
+    teachers = _all_teachers(cell)
+    return cell.student(cell.fine_tuned, cell.soft(teachers, cell.others), cell.others, steps=STUDENT_STEPS)
+
+
+def source_as_it_is(number: int) -> Way:
+    """A source, recalibrated and not trained; which one is best nobody can know without labels.
+
+    Args:
+        number: of the source.
+    """
+
+    def way(cell: Cell) -> nn.Module:
+        return cell.networks[number]
+
+    way.__name__ = f"source_{number}"
+    return way
+
+
 def average(cell: Cell) -> nn.Module:
     """The recalibrated average, not trained."""
     return cell.average()
@@ -101,8 +160,10 @@ def _tuned_sources(cell: Cell) -> list[Source]:
 WAYS: dict[str, Way] = {
     way.__name__: way
     for way in (
-        picked, ft, lpft, ft_long, lpft_long, ft_average, ft_own, self_taught, self_taught_afresh,
+        picked, ft, lpft, ft_long, lpft_long, ft_average, ft_own, self_taught, self_taught_afresh, self_taught_long,
+        taught, taught_from_average, taught_by_one, taught_by_random, taught_elsewhere,
+        *(source_as_it_is(number) for number in range(SITES - 1)),
         average, mixture, ensemble, ratatouille, tuned_ensemble,
     )
 }  # fmt: skip
-FOR_NO_LABELS = ("average", "ensemble")
+FOR_NO_LABELS = ("average", "ensemble", "taught_from_average", *(f"source_{n}" for n in range(SITES - 1)))

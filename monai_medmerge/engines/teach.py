@@ -185,8 +185,10 @@ class _Prepare:
         soft = self._soft(batch, images)
         if self.labelled is None:
             return images, (soft, None)
-        found = image_and_label(self.labelled.next())
-        more, label = (each.to(device, non_blocking=non_blocking, **kwargs) for each in found)
+        more, label = image_and_label(self.labelled.next())
+        if not isinstance(label, Tensor):
+            raise DatasetError("a label with every image", type(label).__name__, "labelled")
+        more, label = more.to(device, non_blocking=non_blocking, **kwargs), label.to(device, non_blocking=non_blocking)
         if more.shape[1:] != images.shape[1:]:
             expected, came = (f"{tuple(tensor.shape[1:])}" for tensor in (images, more))
             raise DatasetError(f"images as the unlabelled ones: {expected}", came, "labelled, image")

@@ -167,6 +167,18 @@ def test_ensemble_is_the_mean_of_probabilities() -> None:
         Ensemble([])
 
 
+def test_ensemble_weighs_its_networks_and_does_not_ask_those_of_no_weight() -> None:
+    networks = [small_network().eval(), small_network().eval(), nn.Identity()]
+    with torch.no_grad():
+        networks[1][0].weight.neg_()
+        images = examples()[0]
+        said = [F.softmax(network(images), 1) for network in networks[:2]]
+        assert torch.allclose(Ensemble(networks, weights=[3, 1, 0])(images), 0.75 * said[0] + 0.25 * said[1])
+    for weights in ([1, 1], [1, -1, 1], [0, 0, 0], [1, float("nan"), 1]):
+        with pytest.raises(SettingError, match="a weight of 0 or more for each of 3 networks"):
+            Ensemble(networks, weights=weights)
+
+
 def test_cross_moments_of_one_network_are_its_gram_matrices() -> None:
     network, (images, _) = small_network(), examples()
     both = cross_moments([network, network], [images])
