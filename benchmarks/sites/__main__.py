@@ -18,27 +18,30 @@ import json
 import logging
 import tempfile
 import time
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from torch import nn
 
-from benchmarks.sites.cell import Cell
-from benchmarks.sites.data import REGIONS, TARGETS, Target
-from benchmarks.sites.ways import FOR_NO_LABELS, WAYS
+from benchmarks.sites.cell import Cell, Task
+from benchmarks.sites.data import REGIONS, TARGETS
+from benchmarks.sites.ways import FOR_NO_LABELS, WAYS, Mixture
 from benchmarks.transfer.__main__ import Lines
 from monai_medmerge.bundle import write_json
 from monai_medmerge.evaluation import macro_f1
 
+AnyCell = TypeVar("AnyCell", bound=Cell)
 BUDGETS = (30, 60, 120, 10, 0)
 COMPARED = [name for name, target in TARGETS.items() if target.region in REGIONS]
 QUICK = {"targets": ["brain_mri_0"], "budgets": [30], "seeds": [0], "ways": ["ft", "self_taught", "average"]}
 
 
-def result(cell: Cell, way: str) -> dict[str, Any]:
+def result(cell: AnyCell, name: str, way: Callable[[AnyCell], nn.Module | Mixture]) -> dict[str, Any]:
     """The line of one case."""
     start, before = time.monotonic(), dict(cell.steps)
-    found = WAYS[way](cell)
+    found = way(cell)
     seconds = time.monotonic() - start
     test, _ = cell.target.test()
     weighted = found if isinstance(found, list) else [(1.0, found)]
@@ -48,15 +51,48 @@ def result(cell: Cell, way: str) -> dict[str, Any]:
     true = said[torch.arange(len(said)), test.labels].clamp(min=1e-6)
     spent = {name: steps - before.get(name, 0) for name, steps in cell.steps.items()}
     return {
-        "target": cell.target.name, "labels": cell.labels, "seed": cell.seed, "way": way,
+        "target": cell.target.name, "labels": cell.labels, "seed": cell.seed, "way": name,
         "f1": round(score, 5), "log_loss": round(float(-true.log().mean()), 4), "networks": len(weighted),
-        "picked": cell.picked if cell.labels else None, "notes": cell.notes.get(way, {}),
+        "picked": cell.picked if cell.labels else None, "notes": cell.notes.get(name, {}),
         "steps": {name: steps for name, steps in spent.items() if steps}, "seconds": round(seconds, 1),
         "cpu": torch.backends.cpu.get_cpu_capability(), "said": "".join(map(str, classes.tolist())),
     }  # fmt: skip
 
 
-def _write_truth(path: Path, target: Target) -> None:
+def compare(
+    cells: Iterable[AnyCell],
+    ways: Mapping[str, Callable[[AnyCell], nn.Module | Mixture]],
+    output: Path,
+    minutes: float,
+) -> None:
+    """Run every way of every cell that is not there yet.
+
+    Args:
+        cells: in this order.
+        ways: by name, in this order; without labels, those of `FOR_NO_LABELS` only.
+        output: folder of the lines and of the truth about the test images.
+        minutes: no run begins after this time.
+    """
+    # A small network is as fast on one thread, and the result does not depend on how many there are.
+    torch.set_num_threads(1)
+    logging.getLogger().setLevel(logging.WARNING)
+    end = time.monotonic() + 60 * minutes
+    lines = Lines(output / "runs.jsonl", "target", "labels", "seed", "way")
+    for cell in cells:
+        for name, way in ways.items():
+            case = {"target": cell.target.name, "labels": cell.labels, "seed": cell.seed, "way": name}
+            if lines.get(**case) or (not cell.labels and name not in FOR_NO_LABELS):
+                continue
+            if time.monotonic() > end:
+                print("time is up; the same command goes on from here")
+                return
+            _write_truth(output / "truth.json", cell.target)
+            line = lines.add(result(cell, name, way))
+            print(json.dumps({key: value for key, value in line.items() if key != "said"}), flush=True)
+    print(f"all runs are in {lines.path}")
+
+
+def _write_truth(path: Path, target: Task) -> None:
     """The labels of the test images, and whose they are, for the report."""
     known = json.loads(path.read_text()) if path.exists() else {}
     if target.name not in known:
@@ -80,25 +116,10 @@ def main() -> None:
     if arguments.quick:
         # Nothing of it may be taken for the whole.
         vars(arguments).update(QUICK, output=Path(tempfile.mkdtemp(prefix="sites_quick_")))
-    # A small network is as fast on one thread, and the result does not depend on how many there are.
-    torch.set_num_threads(1)
-    logging.getLogger().setLevel(logging.WARNING)
-    end = time.monotonic() + 60 * arguments.minutes
-    lines = Lines(arguments.output / "runs.jsonl", "target", "labels", "seed", "way")
     # Seeds turn slowest, so that a benchmark cut short has every way at the same seeds.
-    for seed, labels, name in itertools.product(arguments.seeds, arguments.budgets, arguments.targets):
-        cell = Cell(TARGETS[name], labels, seed)
-        for way in arguments.ways:
-            case = {"target": name, "labels": labels, "seed": seed, "way": way}
-            if lines.get(**case) or (not labels and way not in FOR_NO_LABELS):
-                continue
-            if time.monotonic() > end:
-                print("time is up; the same command goes on from here")
-                return
-            _write_truth(arguments.output / "truth.json", cell.target)
-            line = lines.add(result(cell, way))
-            print(json.dumps({key: value for key, value in line.items() if key != "said"}), flush=True)
-    print(f"all runs are in {lines.path}")
+    cases = itertools.product(arguments.seeds, arguments.budgets, arguments.targets)
+    cells = (Cell(TARGETS[name], labels, seed) for seed, labels, name in cases)
+    compare(cells, {name: WAYS[name] for name in arguments.ways}, arguments.output, arguments.minutes)
 
 
 if __name__ == "__main__":

@@ -7,17 +7,17 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.sites.data import TARGETS, Target
+from benchmarks.sites.data import TARGETS
 from benchmarks.sites.rates import RATES
 from benchmarks.transfer.batches import BATCH, Batches, augmented, plain
 from benchmarks.transfer.methods import shuffled
-from benchmarks.transfer.targets import HEAD, Images, build
+from benchmarks.transfer.targets import HEAD, Images
 from monai_medmerge import Source, recalibrate
 from monai_medmerge.engines import FineTuner, LinearProbeTrainer
 from monai_medmerge.engines.teach import TeachTrainer
@@ -61,12 +61,39 @@ class SoftBatches:
             yield {"image": augmented(self.images[index], self.generator), "soft": self.soft[index]}
 
 
+class Task(Protocol):
+    """What a cell asks of its target."""
+
+    @property
+    def name(self) -> str:
+        """Of the target."""
+
+    @property
+    def classes(self) -> int:
+        """How many there are."""
+
+    def network(self) -> nn.Module:
+        """At random."""
+
+    def unlabelled(self) -> Tensor:
+        """Images that are used without labels."""
+
+    def labelled(self, labels: int, seed: int) -> Images:
+        """The images of a budget."""
+
+    def test(self) -> tuple[Images, np.ndarray]:
+        """Test images, and the number of the patient of each."""
+
+    def sources(self) -> list[Source]:
+        """Networks that have seen none of its images."""
+
+
 @dataclass
 class Cell:
     """A target, a number of labels and a seed.
 
     Args:
-        target: the new site.
+        target: the new site, or another new task.
         labels: how many; 0 for none.
         seed: of the draw of labelled images, of order and of augmentation.
         rate: of fine-tuning, where it is to be tried; the one decided on otherwise.
@@ -74,7 +101,12 @@ class Cell:
         notes: what a way decided, for its line.
     """
 
-    target: Target
+    head: ClassVar[list[str]] = HEAD
+    rates: ClassVar[dict[str, float]] = RATES
+    length: ClassVar[int] = STEPS
+    """Steps of a fine-tuning."""
+
+    target: Task
     labels: int
     seed: int
     rate: float | None = None
@@ -85,8 +117,7 @@ class Cell:
     def labelled(self) -> Images:
         """The k images that decide everything."""
         if not self.labels:
-            pool = self.target.pool()
-            return Images(pool.images[:0], pool.labels[:0])
+            return Images(self.unlabelled[:0], torch.zeros(0, dtype=torch.long))
         return self.target.labelled(self.labels, self.seed)
 
     @cached_property
@@ -97,22 +128,29 @@ class Cell:
     @cached_property
     def others(self) -> Tensor:
         """Images of another task, for a control."""
-        return TARGETS[f"{ANOTHER[self.target.task]}_{self.target.region}"].unlabelled()
+        task, _, region = self.target.name.rpartition("_")
+        return TARGETS[f"{ANOTHER[task]}_{region}"].unlabelled()
 
     def network(self) -> nn.Module:
         """At random."""
         torch.manual_seed(self.seed)
-        return build(self.target.classes)
+        return self.target.network()
 
     def settled(self, network: nn.Module) -> nn.Module:
         """Batch norm measured anew on unlabelled images."""
         return recalibrate(network, self.unlabelled.split(100))
 
+    def fitted(self, network: nn.Module) -> nn.Module:
+        """What can be done with a network before any of its own weights is trained: here, to recalibrate it."""
+        return self.settled(network)
+
     @cached_property
     def sources(self) -> list[Source]:
-        """Recalibrated, as sources of a merge."""
-        found = self.target.sources()
-        return [Source.from_network(self.settled(load_into(self.network(), s)), s.name) for s in found]
+        """Fitted, as sources of a merge."""
+        return [self._source(source) for source in self.target.sources()]
+
+    def _source(self, source: Source) -> Source:
+        return Source.from_network(self.fitted(load_into(self.network(), source)), source.name)
 
     @cached_property
     def networks(self) -> list[nn.Module]:
@@ -122,8 +160,10 @@ class Cell:
     @cached_property
     def random_sources(self) -> list[Source]:
         """The picked one, and in place of each other one a random network of the same weight statistics."""
-        found = [s if n == self.picked else shuffled(s, self.seed + n) for n, s in enumerate(self.sources)]
-        return [Source.from_network(self.settled(load_into(self.network(), source)), source.name) for source in found]
+        return [
+            source if n == self.picked else self._source(shuffled(source, self.seed + n))
+            for n, source in enumerate(self.sources)
+        ]
 
     @cached_property
     def random_networks(self) -> list[nn.Module]:
@@ -140,11 +180,12 @@ class Cell:
         """The source that the labels pick."""
         return int(np.argmin(self.losses))
 
-    def tuned(self, network: nn.Module, phase: int, rate: float | None = None, steps: int = STEPS) -> nn.Module:
+    def tuned(self, network: nn.Module, phase: int, rate: float | None = None, steps: int | None = None) -> nn.Module:
         """A fine-tuned copy, recalibrated."""
+        steps = steps or self.length
         tuned = copy.deepcopy(network)
         batches = Batches(*self.labelled, EPOCH, seed=1000 * self.seed + phase)
-        rate = rate or self.rate or RATES["ft"]
+        rate = rate or self.rate or self.rates["ft"]
         FineTuner(tuned, batches, steps // EPOCH, nn.CrossEntropyLoss(), rate, device="cpu").run()
         self.steps["ft"] = self.steps.get("ft", 0) + steps
         return self.settled(tuned)
@@ -154,7 +195,7 @@ class Cell:
         probed = copy.deepcopy(network)
         batches = Batches(*self.labelled, EPOCH, seed=1000 * self.seed)
         epochs = PROBE_STEPS // EPOCH
-        LinearProbeTrainer(probed, batches, epochs, nn.CrossEntropyLoss(), HEAD, 1e-2, device="cpu").run()
+        LinearProbeTrainer(probed, batches, epochs, nn.CrossEntropyLoss(), self.head, 1e-2, device="cpu").run()
         return probed
 
     @cached_property
@@ -171,11 +212,11 @@ class Cell:
         ]
 
     def average(self, weights: Sequence[float] | None = None, sources: Sequence[Source] | None = None) -> nn.Module:
-        """Of the sources, recalibrated."""
+        """Of the sources, fitted."""
         sources = sources or self.sources
         weights = list(weights or [1.0] * len(sources))
         merged = merge_with("weighted_average", self.network(), sources, weights=weights)
-        return self.settled(merged)
+        return self.fitted(merged)
 
     def weights(self, networks: Sequence[nn.Module]) -> list[float]:
         """Of the mixture, by the labels."""

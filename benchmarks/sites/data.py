@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchmarks.sites.scanners import SITES, Scanner, region
 from benchmarks.transfer.related import related_source
@@ -59,6 +59,10 @@ class Target:
     def classes(self) -> int:
         """How many there are."""
         return len(torch.unique(raw(self.task).labels))
+
+    def network(self) -> nn.Module:
+        """At random."""
+        return build(self.classes)
 
     def pool(self, held_out: bool = False) -> Images:
         """Training images of the new site: those that may be labelled, and the unlabelled ones. In drawn order.

@@ -29,7 +29,7 @@ def tried(cell: Cell, way: str, rate: float) -> float:
     """Macro F1 on held-out images."""
     start = cell.networks[cell.picked]
     network = cell.tuned(cell.probed(start) if way == "lpft" else start, 1, rate)
-    held_out = cell.target.pool(held_out=True)
+    held_out = TARGETS[cell.target.name].pool(held_out=True)
     said = cell.said(network, held_out.images)
     return macro_f1(said.argmax(1).numpy(), held_out.labels.numpy(), said.shape[1])
 

@@ -5,6 +5,7 @@ They are trained here when they are first needed, the same from the same seed, a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -28,6 +29,8 @@ def related_source(
     ancestor: Source | None,
     seed: int,
     epochs: int = EPOCHS,
+    head: str = "fc.",
+    settled: Callable[[nn.Module], nn.Module] | None = None,
 ) -> Source:
     """A source for the classes of these images.
 
@@ -39,14 +42,16 @@ def related_source(
         ancestor: what training starts from; the network's random weights if None.
         seed: of order and augmentation.
         epochs: of training.
+        head: how the names of the ancestor's own head begin.
+        settled: what is done with the trained network before it is kept.
     """
     path = KEPT / f"{name}.pt"
     if not path.exists():
         if ancestor is not None:
-            body = {key: value for key, value in ancestor.tensors.items() if not key.startswith("fc.")}
+            body = {key: value for key, value in ancestor.tensors.items() if not key.startswith(head)}
             network = load_into(network, Source(ancestor.name, body))
         batches = Batches(images, labels, STEPS, seed)
         FineTuner(network, batches, epochs, nn.CrossEntropyLoss(), RATE, device="cpu").run()
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_weights(path, network)
+        save_weights(path, settled(network) if settled else network)
     return Source.from_file(path, name=name)

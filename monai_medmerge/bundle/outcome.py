@@ -30,6 +30,7 @@ from monai_medmerge.evaluation import (
 from monai_medmerge.evaluation.report.document import origin_of
 from monai_medmerge.evaluation.results.parts import one_line
 from monai_medmerge.files import save_weights, weights_sha256, whole_file, write_json
+from monai_medmerge.handlers import NOTHING, lost_line
 from monai_medmerge.networks import coefficients, is_merged, merge_record
 from monai_medmerge.sources import Source
 
@@ -108,7 +109,7 @@ class Outcome:
         return self.class_names
 
     def log(self, stage: str, measure: str, value: float | None, of_class: Sequence[str]) -> None:
-        """The stage in one line, and one for each class.
+        """The stage in one line, and one for each class; a warning if a class is lost.
 
         Args:
             stage: its name.
@@ -121,6 +122,9 @@ class Outcome:
         logger.info("%s: %s %s%s", stage, measure, "unknown" if value is None else f"{value:.3f}", absent)
         for name, found in results["classes"].items():
             logger.info("%s, %s", stage, one_line(name, found, of_class))
+        lost = [name for name, found in results["classes"].items() if _is_lost(found)]
+        if lost:
+            logger.warning("%s", lost_line(stage, lost))
 
     def stop_clock(self, stage: str) -> None:
         """Note the seconds that led to a stage, before it is evaluated: that is no part of the method's cost."""
@@ -173,6 +177,12 @@ class Outcome:
                 contributions_plot(contributions(coefficients(merged), list(record.sources)), part)
         written = ["model.pt", "metrics.json", "timings.json", *(["contributions.png"] if record else [])]
         logger.info("Written to %s: %s", self.output_dir.name, ", ".join(written))
+
+
+def _is_lost(found: Mapping[str, Any]) -> bool:
+    """Whether a class's recall, or a label's Dice, is next to nothing."""
+    value = (found.get("recall") or found.get("dice") or {}).get("value")
+    return value is not None and value < NOTHING
 
 
 def parameters_trained(phases: Sequence[PhaseTrainer | None]) -> int:

@@ -3,17 +3,21 @@
 from monai_medmerge.handlers.averaging import WeightAverager
 from monai_medmerge.handlers.coefficients import CoefficientLogger
 from monai_medmerge.handlers.losses import EpochLosses
+from monai_medmerge.handlers.lost import NOTHING, LostClassWarner, lost_line
 from monai_medmerge.handlers.probabilities import ProbabilityWriter
 from monai_medmerge.handlers.resume import ResumeHandler
 from monai_medmerge.handlers.saving import WholeCheckpointSaver
 from monai_medmerge.handlers.seed import EpochSeedHandler
 
 __all__ = [
+    "NOTHING",
     "CoefficientLogger",
     "EpochLosses",
     "EpochSeedHandler",
+    "LostClassWarner",
     "ProbabilityWriter",
     "ResumeHandler",
     "WeightAverager",
     "WholeCheckpointSaver",
+    "lost_line",
 ]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +9,7 @@ from typing import Any
 import torch
 from ignite.engine import Engine, Events
 
-from monai_medmerge.files import write_text
+from monai_medmerge.files import write_csv
 
 
 class ProbabilityWriter:
@@ -29,7 +27,7 @@ class ProbabilityWriter:
         self.path = Path(path)
         self.class_names = list(class_names)
         self.file_key = file_key
-        self._rows = io.StringIO()
+        self._rows: list[list[str]] = []
 
     def attach(self, engine: Engine) -> None:
         """Register with an evaluator."""
@@ -39,17 +37,15 @@ class ProbabilityWriter:
 
     def start(self, engine: Engine) -> None:
         """Begin the table."""
-        self._rows = io.StringIO(newline="")
-        csv.writer(self._rows).writerow(["file", "prediction", *self.class_names])
+        self._rows = []
 
     def write(self, engine: Any) -> None:
         """Append the rows of one batch."""
         scores = torch.as_tensor(engine.state.output["pred"]).detach().cpu().float()
-        writer = csv.writer(self._rows)
         for name, row in zip(engine.state.batch[self.file_key], scores.softmax(1), strict=True):
             best = self.class_names[int(row.argmax())]
-            writer.writerow([name, best, *(f"{value:.6f}" for value in row.tolist())])
+            self._rows.append([name, best, *(f"{value:.6f}" for value in row.tolist())])
 
     def finish(self, engine: Engine) -> None:
         """Write the whole table."""
-        write_text(self.path, self._rows.getvalue())
+        write_csv(self.path, ["file", "prediction", *self.class_names], self._rows)

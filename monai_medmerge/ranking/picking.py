@@ -45,6 +45,32 @@ def probe_log_loss(
         >>> probe_log_loss(noise + 5 * labels[:, None], labels) < 0.3 < probe_log_loss(noise, labels)
         True
     """
+    said = held_out_probabilities(features, labels, groups, folds, seed)
+    if said is None:
+        return float("nan")
+    numbers = np.unique(labels, return_inverse=True)[1]
+    return float(-np.log(np.maximum(said[np.arange(len(labels)), numbers], FLOOR)).mean())
+
+
+def held_out_probabilities(
+    features: Float[np.ndarray, "case feature"],
+    labels: Int[np.ndarray, " case"],
+    groups: Int[np.ndarray, " case"] | None = None,
+    folds: int = 5,
+    seed: int = 0,
+) -> Float[np.ndarray, "case class"] | None:
+    """What the same regression says of each case when it was fitted to the others.
+
+    Args:
+        features: as of `probe_log_loss`.
+        labels: as of `probe_log_loss`.
+        groups: as of `probe_log_loss`.
+        folds: as of `probe_log_loss`.
+        seed: as of `probe_log_loss`.
+
+    Returns:
+        Probabilities of the classes that there are, in their order; None where one has fewer than two cases or groups.
+    """
     selection, pipeline, preprocessing, linear = (
         optional_import(f"sklearn.{part}", descriptor=_EXTRA)[0]
         for part in ("model_selection", "pipeline", "preprocessing", "linear_model")
@@ -53,12 +79,12 @@ def probe_log_loss(
     units = np.arange(len(labels)) if groups is None else groups
     smallest = min((len(np.unique(units[labels == label])) for label in classes), default=0)
     if smallest < 2 or len(classes) < 2:
-        return float("nan")
+        return None
     kind: Any = selection.StratifiedKFold if groups is None else selection.StratifiedGroupKFold
     splits = kind(min(folds, smallest), shuffle=True, random_state=seed)
     model = pipeline.make_pipeline(preprocessing.StandardScaler(), linear.LogisticRegression(C=PULL, max_iter=1000))
-    said = selection.cross_val_predict(model, features, numbers, groups=groups, cv=splits, method="predict_proba")
-    return float(-np.log(np.maximum(said[np.arange(len(labels)), numbers], FLOOR)).mean())
+    found = selection.cross_val_predict(model, features, numbers, groups=groups, cv=splits, method="predict_proba")
+    return np.asarray(found)
 
 
 def probe_losses(

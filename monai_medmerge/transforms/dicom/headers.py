@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import re
 import zlib
@@ -19,8 +20,9 @@ from pydicom.dataset import Dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from monai_medmerge.errors import DicomSeriesError
+from monai_medmerge.transforms.dicom.elements import element_value
 from monai_medmerge.transforms.dicom.tags import BLOCKS, TAGS
-from monai_medmerge.transforms.foreign import guarded
+from monai_medmerge.transforms.foreign import guarded, is_file
 
 _PATIENT = tag_for_keyword("PatientID") or 0
 # Patients are told apart by hashes that mean nothing outside of this process.
@@ -57,7 +59,8 @@ class Header:
 
     def text(self, keyword: str) -> str:
         """Return a string attribute, empty where absent."""
-        value = guarded(DicomSeriesError, "text", f"{self.where}, {keyword}", lambda: self.dataset.get(keyword))
+        where = f"{self.where}, {keyword}"
+        value = guarded(DicomSeriesError, "text", where, lambda: element_value(self.dataset, keyword))
         return "" if value is None else str(value).strip()
 
     def numbers(self, keyword: str, count: int | None = None) -> tuple[float, ...] | None:
@@ -76,7 +79,7 @@ class Header:
     @property
     def image_type(self) -> tuple[str, ...]:
         """The values of ImageType, in capitals."""
-        value = self.dataset.get("ImageType") or []
+        value = element_value(self.dataset, "ImageType") or []
         return tuple(str(word).strip().upper() for word in ([value] if isinstance(value, str) else value))
 
     def private_numbers(self, group: int, creator: str, element: int) -> tuple[float, ...] | None:
@@ -128,7 +131,7 @@ def numbers(dataset: Dataset, keyword: str, where: str, count: int | None = None
     """
 
     def parse() -> tuple[float, ...]:
-        value = dataset.get(keyword)
+        value = element_value(dataset, keyword)
         if value is None or (isinstance(value, str) and not value.strip()):
             return ()
         values = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
@@ -138,7 +141,7 @@ def numbers(dataset: Dataset, keyword: str, where: str, count: int | None = None
     found = guarded(DicomSeriesError, expected, f"{where}, {keyword}", parse)
     if not found:
         return None
-    if not np.isfinite(found).all():
+    if not all(map(math.isfinite, found)):
         raise DicomSeriesError(expected, "a value that is not finite", f"{where}, {keyword}")
     if count is not None and len(found) != count:
         raise DicomSeriesError(expected, f"{len(found)} of them", f"{where}, {keyword}")
@@ -173,10 +176,8 @@ def read_header(path: Path) -> Header:
     Raises:
         DicomSeriesError: the file is absent, not DICOM Part 10, or does not parse.
     """
-    if not path.is_file():
+    if not is_file(path):
         raise DicomSeriesError("a file", "nothing of that name", path.name)
-    if not is_dicom(path):
-        raise DicomSeriesError('a DICOM Part 10 file ("DICM" at byte 128)', "another format", path.name)
     return guarded(DicomSeriesError, "a DICOM file", path.name, lambda: _parse_header(path))
 
 
@@ -188,7 +189,7 @@ def _parse_header(path: Path) -> Header:
         more = file.read(1)
         seekable_in_file = not isinstance(file, BytesIO)
     syntax = str(dataset.file_meta.get("TransferSyntaxUID", "") or "")
-    sop_class = str(dataset.get("SOPClassUID") or dataset.file_meta.get("MediaStorageSOPClassUID") or "")
+    sop_class = str(element_value(dataset, "SOPClassUID") or dataset.file_meta.get("MediaStorageSOPClassUID") or "")
     offset_in_file = offset if more and seekable_in_file else None
     return Header(path, dataset, syntax, offset_in_file, _take_patient(dataset), sop_class)
 
@@ -208,6 +209,9 @@ def open_dicom(path: Path) -> BinaryIO:
     file = path.open("rb")
     head = file.read(4096)
     file.seek(0)
+    if head[128:132] != b"DICM":
+        file.close()
+        raise DicomSeriesError('a DICOM Part 10 file ("DICM" at byte 128)', "another format", path.name)
     if str(DeflatedExplicitVRLittleEndian).encode() not in head:
         return file
     with file:

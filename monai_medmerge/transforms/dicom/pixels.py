@@ -174,12 +174,19 @@ class FrameSource:
         Raises:
             DicomSeriesError: the pixel data is short, damaged, or in a syntax that is not supported.
         """
-        if self._native_offset is not None:
-            return self._read_native(index, self._native_offset)
+        if self.is_native:
+            frame = np.empty((self.layout.rows, self.layout.columns), self.layout.dtype)
+            self.read_into(index, frame)
+            return frame
         # The slices of a mosaic are asked for one by one.
         if self._last is None or self._last[0] != index:
             self._last = index, self._decode_checked(index)
         return self._last[1]
+
+    @property
+    def is_native(self) -> bool:
+        """Whether frames are uncompressed, gray and little-endian, so that `read_into` takes them as they are."""
+        return self._native_offset is not None
 
     def _decode_checked(self, index: int) -> Array:
         """Decode one frame and compare it with the header."""
@@ -224,19 +231,25 @@ class FrameSource:
             raise DicomSeriesError(f"{layout.frames} frame(s) as NumberOfFrames says", found, header.where)
         return header.pixel_offset + start
 
-    def _read_native(self, index: int, offset: int) -> Array:
+    def read_into(self, index: int, out: Array) -> None:
+        """Read a frame of a native file into an array of its shape and type, contiguous in memory.
+
+        Raises:
+            DicomSeriesError: the file is too short.
+        """
         layout = self.layout
-        frame = np.empty((layout.rows, layout.columns), layout.dtype)
         with self.header.path.open("rb", buffering=0) as file:
-            file.seek(offset + index * layout.frame_bytes)
-            got = file.readinto(frame.data.cast("B"))
+            file.seek((self._native_offset or 0) + index * layout.frame_bytes)
+            got = file.readinto(out.data.cast("B"))
         if got != layout.frame_bytes:
             raise DicomSeriesError(f"{layout.frame_bytes} bytes", str(got), f"{self.header.where}, frame {index + 1}")
-        if unused := layout.allocated - layout.stored:
-            # Old files keep overlays in the unused bits; the sign bit is the highest stored one.
-            np.left_shift(frame, unused, out=frame)
-            np.right_shift(frame, unused, out=frame)
-        return frame
+        # Old files keep overlays in the unused bits; the sign bit is the highest stored one.
+        unused = layout.allocated - layout.stored
+        if unused and layout.signed:
+            np.left_shift(out, unused, out=out)
+            np.right_shift(out, unused, out=out)
+        elif unused:
+            np.bitwise_and(out, out.dtype.type(2**layout.stored - 1), out=out)
 
     def _load(self) -> Dataset:
         """Read the file with its pixel data once, and check the data's size before it is decoded."""

@@ -54,7 +54,7 @@ PRIVATE = {
     "uih_b_value": (0x0065, "", 0x09),
     "uih_direction": (0x0065, "", 0x37),
 }
-BLOCKS = range(0x10, 0x14)
+BLOCKS = range(0x10, 0x12)
 
 
 def _all_tags() -> list[int]:

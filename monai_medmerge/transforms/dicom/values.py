@@ -64,7 +64,8 @@ class Transformation:
             out[...] = apply_modality_lut(values, self.lut)
             return
         # Integers may wrap in between: `out` holds the result, and arithmetic modulo 2^bits arrives there.
-        np.copyto(out, values, casting="unsafe")
+        if out is not values:
+            np.copyto(out, values, casting="unsafe")
         if self.slope != 1:
             np.multiply(out, out.dtype.type(self.slope), out=out)
         if self.intercept != 0:
@@ -198,8 +199,14 @@ def _decode_all(
     dtype = decoded.dtype if decoded.ndim == 3 else _result_dtype(frames, sources, transformations, decoded.dtype)
     array = np.empty((len(frames), *decoded.shape), dtype)
     for number, (frame, transformation) in enumerate(zip(frames, transformations, strict=True)):
+        source = sources[frame.header.path]
+        if _fits(source.layout, frame, array) and source.is_native and transformation.is_shift:
+            values = array[number]
+            source.read_into(frame.index, values.view(source.layout.dtype))
+            transformation.apply(values, values)
+            continue
         if number > 0:
-            decoded = crop(sources[frame.header.path].decode(frame.index), frame.crop)
+            decoded = crop(source.decode(frame.index), frame.crop)
         if decoded.shape != array.shape[1:]:
             found = "x".join(map(str, decoded.shape))
             raise DicomSeriesError("frames of one shape", found, f"{frame.header.where}, frame {frame.index + 1}")
@@ -215,6 +222,12 @@ def _decode_all(
             partial(transformation.apply, decoded, array[number]),
         )
     return array
+
+
+def _fits(layout: Layout, frame: Frame, array: Array) -> bool:
+    """Whether a frame of integers can be read where its values are to be, without a copy between."""
+    same = frame.crop is None and (layout.rows, layout.columns) == array.shape[1:]
+    return same and array.dtype.kind in "iu" and array.dtype.itemsize == layout.dtype.itemsize
 
 
 def _result_dtype(

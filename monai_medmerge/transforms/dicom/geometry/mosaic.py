@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pydicom
-from nibabel.nicom import csareader
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
@@ -46,7 +46,7 @@ def _exceeds_matrix(header: Header) -> bool:
     if header.integer("Rows", 0) * header.integer("Columns", 0) < 4 * matrix[0] * matrix[1]:
         return False
     csa = guarded(DicomSeriesError, "Siemens' CSA header", header.where, lambda: _csa(header))
-    return (csareader.get_n_mosaic(csa) or 0) > 1 if csa else False
+    return csa.get("NumberOfImagesInMosaic", (0.0,))[0] > 1
 
 
 def mosaic_frames(header: Header) -> list[Frame]:
@@ -66,7 +66,7 @@ def _siemens_frames(header: Header) -> list[Frame]:
     where = f"{header.where}, mosaic"
     csa = guarded(DicomSeriesError, "Siemens' CSA header", where, lambda: _csa(header))
     stated = header.private_numbers(*_SIEMENS)
-    in_csa = csareader.get_n_mosaic(csa) if csa else None
+    in_csa = csa.get("NumberOfImagesInMosaic", (0.0,))[0]
     if stated is not None and in_csa and int(stated[0]) != int(in_csa):
         raise DicomSeriesError("one number of slices in a mosaic", f"{int(stated[0])} and {in_csa}", where)
     count = int(stated[0]) if stated is not None else int(in_csa or 0)
@@ -81,7 +81,8 @@ def _siemens_frames(header: Header) -> list[Frame]:
         raise DicomSeriesError("position, orientation and PixelSpacing of a mosaic", "not all of them", where)
     if count > 1 and (step is None or step[0] <= 0):
         raise DicomSeriesError("SpacingBetweenSlices of a mosaic", "none", where)
-    direction = guarded(DicomSeriesError, "Siemens' CSA header", where, lambda: csareader.get_slice_normal(csa))
+    stated_direction = csa.get("SliceNormalVector", ())
+    direction = np.array(stated_direction) if len(stated_direction) == 3 else None
     normal = normal_of(orientation)
     if count > 1 and (direction is None or abs(abs(float(direction @ normal)) - 1) > 1e-2):
         raise DicomSeriesError("the direction of the slices of a mosaic (SliceNormalVector)", "none", where)
@@ -150,13 +151,17 @@ def _private_value(header: Header, place: tuple[int, str, int]) -> Any:
     return None
 
 
-def _csa(header: Header) -> dict[str, Any]:
-    """Return the tags of the CSA image header, empty where there is none."""
+def _csa(header: Header) -> dict[str, tuple[float, ...]]:
+    """Return the numbers of the CSA image header that mosaics need, empty where there is none."""
+    # nibabel warns when this part of it is imported.
+    from nibabel.nicom import csareader
+
     value = _private_value(header, _SIEMENS_CSA)
     if not isinstance(value, bytes) or not value:
         return {}
-    csa: dict[str, Any] = csareader.read(value)
-    return csa
+    tags = csareader.read(value)["tags"]
+    found = {word: tags[word]["items"] for word in ("NumberOfImagesInMosaic", "SliceNormalVector") if word in tags}
+    return {word: tuple(map(float, values)) for word, values in found.items() if values}
 
 
 def _uih_slices(header: Header) -> list[Dataset]:

@@ -10,6 +10,7 @@ from pydicom.datadict import keyword_for_tag, tag_for_keyword
 from pydicom.dataset import Dataset
 
 from monai_medmerge.errors import DicomSeriesError
+from monai_medmerge.transforms.dicom.elements import element_value
 from monai_medmerge.transforms.dicom.geometry.frames import Frame
 from monai_medmerge.transforms.dicom.headers import Header
 from monai_medmerge.transforms.dicom.tags import PRIVATE
@@ -210,7 +211,7 @@ def _follow(dataset: Dataset, words: Sequence[str], frame: Frame, attribute: Att
 
 def _parse(dataset: Dataset, keyword: str, where: str, digits: int) -> Value:
     def parse() -> Value:
-        return _as_tuple(dataset.get(keyword), digits)
+        return _as_tuple(element_value(dataset, keyword), digits)
 
     return guarded(DicomSeriesError, "a value", f"{where}, {keyword}", parse)
 
