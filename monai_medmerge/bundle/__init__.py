@@ -19,7 +19,7 @@ from monai_medmerge.data.site import load_cases
 from monai_medmerge.data.volumes import list_volumes, load_volumes
 from monai_medmerge.files import owned, save_weights, whole_file, write_json
 from monai_medmerge.sources.filling import load_weights, log_match
-from monai_medmerge.transforms.dicom.codes import class_codes, offer_code, segments_of
+from monai_medmerge.transforms.dicom.results.codes import class_codes, offer_code, segments_of
 
 __all__ = [
     "MergeReport",

@@ -1,8 +1,8 @@
 """What MONAI lacks at the entrance: checked readers for clinical images, and DICOM segmentations in and out."""
 
 from monai_medmerge.transforms.dicom.reader import DicomSeriesReader
+from monai_medmerge.transforms.dicom.results.segmentation import SaveDicomSegd, SegmentTable, write_seg
 from monai_medmerge.transforms.dicom.segmentation import LoadDicomSegd, read_seg
-from monai_medmerge.transforms.dicom.segmentation_writer import SaveDicomSegd, SegmentTable, write_seg
 from monai_medmerge.transforms.dicom.series import list_series
 from monai_medmerge.transforms.images import MedicalImageReader
 from monai_medmerge.transforms.intensity import (

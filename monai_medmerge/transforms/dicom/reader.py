@@ -22,12 +22,12 @@ from monai_medmerge.transforms.dicom.geometry.stacks import POLICIES, Stack
 from monai_medmerge.transforms.dicom.geometry.unlocated import frame_time
 from monai_medmerge.transforms.dicom.headers import is_dicom
 from monai_medmerge.transforms.dicom.names import code, hash_uid
-from monai_medmerge.transforms.dicom.pixels import Layout, read_layout
-from monai_medmerge.transforms.dicom.repair import fill_gaps, straighten
 from monai_medmerge.transforms.dicom.series import Series, choose_series, list_series
 from monai_medmerge.transforms.dicom.tiles import is_tiled, read_tiles
-from monai_medmerge.transforms.dicom.values import Volume, find_transformation, find_units, read_volume
-from monai_medmerge.transforms.dicom.voi import describe_voi
+from monai_medmerge.transforms.dicom.values.modality import Volume, find_transformation, find_units, read_volume
+from monai_medmerge.transforms.dicom.values.pixels import Layout, read_layout
+from monai_medmerge.transforms.dicom.values.repair import fill_gaps, straighten
+from monai_medmerge.transforms.dicom.values.voi import describe_voi
 from monai_medmerge.transforms.foreign import guarded, is_folder, quiet
 from monai_medmerge.transforms.policies import check_finite, complete_policies, give_remarks
 
