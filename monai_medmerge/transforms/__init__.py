@@ -4,6 +4,7 @@ from monai_medmerge.transforms.dicom.reader import DicomSeriesReader
 from monai_medmerge.transforms.dicom.results.segmentation import SaveDicomSegd, SegmentTable, write_seg
 from monai_medmerge.transforms.dicom.segmentation import LoadDicomSegd, read_seg
 from monai_medmerge.transforms.dicom.series import list_series
+from monai_medmerge.transforms.formats.reader import CheckedVolumeReader
 from monai_medmerge.transforms.images import MedicalImageReader
 from monai_medmerge.transforms.intensity import (
     WINDOW_PRESETS,
@@ -21,6 +22,7 @@ __all__ = [
     "WINDOW_PRESETS",
     "ApplyWindowd",
     "CheckedNiftiReader",
+    "CheckedVolumeReader",
     "DicomSeriesReader",
     "LoadDicomSegd",
     "MedicalImageReader",
