@@ -15,8 +15,10 @@ import monai
 import torch
 from torch import nn
 
+from monai_medmerge.bundle.definition.document import FILE, Definition
+from monai_medmerge.bundle.tasks import measure
 from monai_medmerge.engines import PhaseTrainer, weights_sha256
-from monai_medmerge.evaluation import bootstrap_interval, contributions, contributions_plot, macro_f1, predict
+from monai_medmerge.evaluation import contributions, contributions_plot
 from monai_medmerge.evaluation.report.document import origin_of
 from monai_medmerge.files import save_weights, whole_file, write_json
 from monai_medmerge.networks import coefficients, is_merged, merge_record
@@ -35,11 +37,18 @@ class Outcome:
         test_batches: dictionaries with `image` and `label`; they are read only to be reported, never to choose.
         class_names: one per class.
         seed: of the run; of the bootstrap too.
+        definition: of the network, written beside its weights; its task chooses the measures.
     """
 
     def __init__(
-        self, output_dir: str | Path, test_batches: Iterable[Any], class_names: Sequence[str], seed: int
+        self,
+        output_dir: str | Path,
+        test_batches: Iterable[Any],
+        class_names: Sequence[str],
+        seed: int,
+        definition: Definition | None = None,
     ) -> None:
+        self.definition = definition
         self.output_dir = Path(output_dir)
         self.test_batches = test_batches
         self.class_names = list(class_names)
@@ -57,16 +66,11 @@ class Outcome:
             trained: the phases that led here, for the number of parameters trained.
         """
         self.stop_clock(stage)
-        probabilities, labels = predict(network, self.test_batches)
-        predictions, truth, classes = probabilities.argmax(1).numpy(), labels.numpy(), len(self.class_names)
-        interval = bootstrap_interval(predictions, truth, classes, seed=self.seed)
-        self.stages[stage] = {
-            "macro_f1": float(macro_f1(predictions, truth, classes)),
-            "interval": [float(bound) for bound in interval],
-            "cases": len(truth),
-            "parameters_trained": parameters_trained(trained),
-        }
-        logger.info("%s: macro F1 %.3f", stage, self.stages[stage]["macro_f1"])
+        task = "classification" if self.definition is None else self.definition.task
+        found = measure(task, network, self.test_batches, self.class_names, self.seed)
+        self.stages[stage] = {**found, "parameters_trained": parameters_trained(trained)}
+        name, value = next(iter(found.items()))
+        logger.info("%s: %s %.3f", stage, name.replace("_", " ").replace(" f1", " F1"), value)
 
     def stop_clock(self, stage: str) -> None:
         """Note the seconds that led to a stage, before it is evaluated: that is no part of the method's cost."""
@@ -92,6 +96,11 @@ class Outcome:
         if record is not None:
             hashes = dict(zip(record.sources, record.sha256, strict=True))
         learned = {"granularity": record.granularity, "constraint": record.constraint} if record else {}
+        # The definition first: weights are never without it.
+        definition = {}
+        if self.definition is not None:
+            self.definition.write(self.output_dir)
+            definition = {"definition_sha256": self.definition.sha256}
         save_weights(self.output_dir / "model.pt", network)
         write_json(
             self.output_dir / "metrics.json",
@@ -103,6 +112,7 @@ class Outcome:
                 "provenance": {source.name: origin_of(source) for source in sources},
                 **learned,
                 "weights_sha256": weights_sha256(network),
+                **definition,
                 "seed": self.seed,
                 "versions": {
                     "python": platform.python_version(),
@@ -116,7 +126,13 @@ class Outcome:
         if record is not None:
             with whole_file(self.output_dir / "contributions.png") as part:
                 contributions_plot(contributions(coefficients(merged), list(record.sources)), part)
-        written = ["model.pt", "metrics.json", "timings.json", *(["contributions.png"] if record else [])]
+        written = [
+            "model.pt",
+            *([FILE] if definition else []),
+            "metrics.json",
+            "timings.json",
+            *(["contributions.png"] if record else []),
+        ]
         logger.info("Written to %s: %s", self.output_dir.name, ", ".join(written))
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from monai_medmerge.bundle.definition.document import Definition
 from monai_medmerge.bundle.outcome import Outcome, parameters_trained
 from monai_medmerge.engines import PhaseTrainer
 from monai_medmerge.evaluation.bootstrap import Resampling, estimate
@@ -29,6 +30,7 @@ class SegmentationOutcome(Outcome):
         class_names: one per label, the background first.
         seed: of the run; of the bootstrap too.
         inferer: from a volume and a network to its scores (1, class, *space).
+        definition: of the network, written beside its weights.
     """
 
     def __init__(
@@ -38,8 +40,9 @@ class SegmentationOutcome(Outcome):
         class_names: Sequence[str],
         seed: int,
         inferer: Callable[..., Tensor],
+        definition: Definition | None = None,
     ) -> None:
-        super().__init__(output_dir, test_batches, class_names, seed)
+        super().__init__(output_dir, test_batches, class_names, seed, definition)
         self.inferer = inferer
 
     def evaluate(self, stage: str, network: nn.Module, trained: Sequence[PhaseTrainer | None] = ()) -> None:

@@ -64,13 +64,29 @@ class SegmentTable:
         where = Path(path).name
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise SettingError("dcmqi's JSON with segmentAttributes", type(error).__name__, where) from error
+        return cls.from_content(content, where)
+
+    @classmethod
+    def from_content(cls, content: Any, where: str) -> SegmentTable:
+        """Take the content of such a JSON.
+
+        Args:
+            content: as it was read.
+            where: for errors.
+
+        Raises:
+            SettingError: it is not of that kind, or a label lacks a code or is described twice.
+        """
+        try:
             found = [item for group in content["segmentAttributes"] for item in _as_list(group)]
             table = cls(
                 tuple(sorted(found, key=lambda item: int(item["labelID"]))),
                 str(content.get("SeriesDescription", cls.series_description)),
                 int(content.get("SeriesNumber", cls.series_number)),
             )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise SettingError("dcmqi's JSON with segmentAttributes", type(error).__name__, where) from error
         if len({int(item["labelID"]) for item in table.segments}) < len(found):
             raise SettingError("one description for each labelID", "several", where)
