@@ -14,7 +14,7 @@ def label_budget(items: Sequence[dict[str, Any]], labels: int | None, seed: int)
     """Some of the labelled images, classes in the proportions of all, the same for the same seed.
 
     Args:
-        items: dictionaries with a class number under `label`.
+        items: dictionaries with a class number, or a 0 or 1 for each class, under `label`.
         labels: how many to take; all if None.
         seed: of the draw.
 
@@ -31,7 +31,7 @@ def label_budget(items: Sequence[dict[str, Any]], labels: int | None, seed: int)
     """
     if labels is None or labels == len(items):
         return list(items)
-    found = np.array([item["label"] for item in items])
+    found = strata([item["label"] for item in items])
     classes, counts = np.unique(found, return_counts=True)
     if not len(classes) <= labels <= len(items):
         raise DatasetError(f"a number from {len(classes)} to {len(items)}", f"{labels}", "labels")
@@ -45,3 +45,21 @@ def label_budget(items: Sequence[dict[str, Any]], labels: int | None, seed: int)
     rng = np.random.default_rng(seed)
     chosen = [rng.permutation(np.flatnonzero(found == c))[:n] for c, n in zip(classes, share, strict=True)]
     return [items[index] for index in np.sort(np.concatenate(chosen))]
+
+
+def strata(labels: Sequence[Any]) -> np.ndarray:
+    """A class number for each item: its own, or of several labels the rarest that it has.
+
+    Args:
+        labels: class numbers, or a 0 or 1 for each class.
+
+    Example:
+        >>> strata([[1, 0], [1, 1], [1, 0], [0, 0]]).tolist()
+        [0, 1, 0, 2]
+    """
+    found = np.array(labels)
+    if found.ndim == 1:
+        return found
+    several = found.astype(bool)
+    rarity = np.where(several, several.sum(0), len(several) + 1)
+    return np.where(several.any(1), rarity.argmin(1), several.shape[1])
