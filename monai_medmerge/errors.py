@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+_LONGEST_PLACE = 300
+
 
 class MedMergeError(ValueError):
     """Base of the package's errors: a sentence made of what was expected, what was found and where.
@@ -24,7 +26,7 @@ class MedMergeError(ValueError):
     """
 
     def __init__(self, expected: str, found: str, where: str) -> None:
-        super().__init__(f"{where}: expected {expected}, found {found}")
+        super().__init__(f"{_line(where)}: expected {expected}, found {found}")
         self.expected = expected
         self.found = found
         self.where = where
@@ -32,6 +34,12 @@ class MedMergeError(ValueError):
     def __reduce__(self) -> tuple[type[MedMergeError], tuple[str, str, str]]:
         # Exceptions cross process borders (DataLoader workers, DDP) by pickle, which calls the class with `args`.
         return type(self), (self.expected, self.found, self.where)
+
+
+def _line(where: str) -> str:
+    """A place on one line of readable length: names come from outside, and may hold anything."""
+    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in where)
+    return text if len(text) <= _LONGEST_PLACE else f"{text[: _LONGEST_PLACE // 2]}...{text[-_LONGEST_PLACE // 2 :]}"
 
 
 class SettingError(MedMergeError):

@@ -18,7 +18,7 @@ from monai_medmerge.bundle.starts import best_start, choose_start
 from monai_medmerge.bundle.tasks import task_loss
 from monai_medmerge.bundle.verification import named_reference, read_gate, set_aside_report, verify
 from monai_medmerge.data.budget import label_budget
-from monai_medmerge.data.classes import agreed_class_names, class_names
+from monai_medmerge.data.classes import agreed_class_names, class_names, dataset_classes
 from monai_medmerge.data.datasets import load_datalist, prepare_medmnist, write_images
 from monai_medmerge.data.site import load_cases
 from monai_medmerge.data.volumes import list_volumes, load_volumes
@@ -40,6 +40,7 @@ __all__ = [
     "choose_start",
     "class_codes",
     "class_names",
+    "dataset_classes",
     "define",
     "find_head",
     "label_budget",

@@ -10,7 +10,9 @@ from typing import Any
 
 from torch.utils.data import IterableDataset
 
+from monai_medmerge.bundle.configuration import reason
 from monai_medmerge.errors import DatasetError
+from monai_medmerge.files import shown
 
 logger = logging.getLogger(__name__)
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".dcm", ".dicom", ".nii", ".nii.gz")
@@ -63,10 +65,8 @@ class ReadableImages(IterableDataset):
                 prepared = self.transform(dict(item))
             # Readers of many formats meet damaged files in as many ways; MONAI wraps them all in RuntimeError.
             except (RuntimeError, ValueError, OSError) as error:
-                cause = error.__cause__ or error
-                first_line = next(iter(str(cause).splitlines()), "")
-                self.failures[item["file"]] = f"{type(cause).__name__}: {first_line}"
-                logger.error("Could not read %s", item["file"])
+                self.failures[item["file"]] = reason(error)
+                logger.error("Could not read %s", shown(item["file"]))
             else:
                 yield prepared
 
@@ -77,5 +77,5 @@ class ReadableImages(IterableDataset):
             DatasetError: naming every such image.
         """
         if self.failures:
-            listed = "; ".join(f"{file} ({reason})" for file, reason in self.failures.items())
+            listed = "; ".join(f"{shown(file)} ({why})" for file, why in self.failures.items())
             raise DatasetError("readable images", f"{len(self.failures)} of {len(self.data)} that are not", listed)

@@ -25,8 +25,9 @@ import numpy as np
 from monai.apps.utils import download_url
 from PIL import Image
 
+from monai_medmerge.data.classes import checked_names
 from monai_medmerge.errors import DatasetError, OutputError
-from monai_medmerge.files import whole_file, whole_folder, write_text
+from monai_medmerge.files import below, read_json, shown, whole_file, whole_folder, write_text
 
 DATALIST = "dataset.json"
 MULTILABEL = "multilabel"
@@ -62,12 +63,9 @@ def load_datalist(
     folder = Path(dataset_dir).absolute()
     datalist = read_datalist(folder / DATALIST)
     if classes is None:
-        names = datalist.get("class_names")
-        if not isinstance(names, list) or not names:
-            raise DatasetError("a list of class names", repr(names), f"{DATALIST}, class_names")
-        classes = len(names)
+        classes = len(checked_names(datalist.get("class_names"), f"{DATALIST}, class_names"))
     if section not in datalist:
-        raise DatasetError(f"a section {section!r}", f"only {sorted(datalist)}", DATALIST)
+        raise DatasetError(f"a section {section!r}", f"only {shown(str(sorted(datalist)))}", DATALIST)
     entries = datalist[section]
     if not isinstance(entries, list) or not entries:
         raise DatasetError("a list with at least one image", described(entries), f"{DATALIST}, {section}")
@@ -79,10 +77,7 @@ def read_datalist(path: Path) -> dict[str, Any]:
     """The file's content, which must be a dictionary."""
     if not path.is_file():
         raise DatasetError(f"a file {path.name} in the dataset folder", "none", path.parent.name)
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # broken JSON and broken UTF-8
-        raise DatasetError("JSON text", str(error), path.name) from error
+    content = read_json(path, DatasetError)
     if not isinstance(content, dict):
         raise DatasetError("a JSON object", type(content).__name__, path.name)
     return content
@@ -92,12 +87,15 @@ def _check_entry(entry: Any, folder: Path, classes: int, where: str) -> dict[str
     """One image with its label, as the data loaders want it."""
     if not isinstance(entry, dict) or not isinstance(entry.get("image"), str) or "label" not in entry:
         raise DatasetError('an object with "image" (a path) and "label"', described(entry), where)
-    image, label = folder / entry["image"], entry["label"]
+    image = below(folder, entry["image"], f"{where}.image", DatasetError, links=True)
+    label = entry["label"]
     if not image.exists():
-        raise DatasetError("an image that exists", f"no {image.name}", f"{where}.image")
+        raise DatasetError("an image that exists", f"no {shown(image.name)}", f"{where}.image")
     # JSON's true would pass for 1.
     if not isinstance(label, int) or isinstance(label, bool) or not 0 <= label < classes:
-        raise DatasetError(f"a class number from 0 to {classes - 1}", repr(label), f"{where}.label ({image.name})")
+        raise DatasetError(
+            f"a class number from 0 to {classes - 1}", shown(repr(label)), f"{where}.label ({shown(image.name)})"
+        )
     return {"image": str(image), "label": label}
 
 
@@ -113,7 +111,7 @@ def _check_labels(entry: Any, folder: Path, classes: int, where: str) -> dict[st
 def described(value: Any) -> str:
     """What came, without its content: free text may identify a patient."""
     if isinstance(value, dict):
-        return f"an object with {sorted(value)}"
+        return f"an object with {shown(str(sorted(value)))}"
     return "an empty list" if value == [] else f"a value of type {type(value).__name__}"
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,7 @@ import torch
 from ignite.engine import Engine, Events
 
 from monai_medmerge.errors import SettingError
-from monai_medmerge.files import write_text
+from monai_medmerge.files import write_csv
 
 HALF = 0.5
 ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
@@ -20,7 +18,6 @@ ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "sigmoid": torch.sigmoid,
     "none": lambda scores: scores,
 }
-
 
 
 class ProbabilityWriter:
@@ -48,7 +45,7 @@ class ProbabilityWriter:
         self.path = Path(path)
         self.class_names = list(class_names)
         self.file_key = file_key
-        self._rows = io.StringIO()
+        self._rows: list[list[str]] = []
 
     def attach(self, engine: Engine) -> None:
         """Register with an evaluator."""
@@ -58,16 +55,14 @@ class ProbabilityWriter:
 
     def start(self, engine: Engine) -> None:
         """Begin the table."""
-        self._rows = io.StringIO(newline="")
-        csv.writer(self._rows).writerow(["file", "prediction", *self.class_names])
+        self._rows = []
 
     def write(self, engine: Any) -> None:
         """Append the rows of one batch."""
         # Some classifiers end in batch x class x 1 x 1.
         scores = torch.as_tensor(engine.state.output["pred"]).detach().cpu().float().flatten(1)
-        writer = csv.writer(self._rows)
         for name, row in zip(engine.state.batch[self.file_key], ACTIVATIONS[self.activation](scores), strict=True):
-            writer.writerow([name, self._named(row), *(f"{value:.6f}" for value in row.tolist())])
+            self._rows.append([name, self._named(row), *(f"{value:.6f}" for value in row.tolist())])
 
     def _named(self, answers: torch.Tensor) -> str:
         if self.activation != "sigmoid":
@@ -77,4 +72,4 @@ class ProbabilityWriter:
 
     def finish(self, engine: Engine) -> None:
         """Write the whole table."""
-        write_text(self.path, self._rows.getvalue())
+        write_csv(self.path, ["file", "prediction", *self.class_names], self._rows)

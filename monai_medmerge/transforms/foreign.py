@@ -8,10 +8,12 @@ touches the bytes of a file goes through `guarded` and happens inside `quiet`.
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import TypeVar
 
 import pydicom.config
@@ -56,6 +58,22 @@ def guarded(error: type[MedMergeError], expected: str, where: str, call: Callabl
         kind = type(unexpected).__name__
     # Outside the handler, so that the original exception is not chained to the new one.
     raise error(expected, f"data that fails to parse ({kind})", where)
+
+
+def is_file(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is there; False also for names that no file can have, for which pathlib raises."""
+    try:
+        return Path(path).is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def is_folder(path: str | os.PathLike[str]) -> bool:
+    """Whether a folder is there; False also for names that none can have."""
+    try:
+        return Path(path).is_dir()
+    except (OSError, ValueError):
+        return False
 
 
 @contextmanager

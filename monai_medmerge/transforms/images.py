@@ -12,16 +12,18 @@ from monai.config import PathLike
 from monai.data import ImageReader, PILReader
 from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
 from numpy.typing import NDArray
-from PIL import ImageOps
+from PIL import Image, ImageOps
 
 from monai_medmerge.errors import DatasetError, SettingError
 from monai_medmerge.transforms.dicom.reader import DicomSeriesReader
-from monai_medmerge.transforms.foreign import guarded, quiet
+from monai_medmerge.transforms.foreign import guarded, is_file, is_folder, quiet
 from monai_medmerge.transforms.nifti import CheckedNiftiReader
 from monai_medmerge.transforms.policies import check_finite, complete_policies, give_remarks
 
 # What the check of a picture's values can do about a violation.
 PICTURE_POLICIES: Mapping[str, tuple[str, ...]] = {"nonfinite": ("error", "warn")}
+# A quarter of a gigabyte of RGB, from where Pillow warns.
+MAX_PIXELS = 89_478_485
 _NIFTI = (b"n+1\x00", b"n+2\x00", b"ni1\x00", b"ni2\x00")
 _NO_SERIES = {"volumes": "{}", "spacing_source": "", "frame_time": float("nan")}
 _PICTURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM", b"II*\x00", b"MM\x00*")
@@ -90,9 +92,9 @@ class MedicalImageReader(ImageReader):
             The array and its metadata in MONAI's convention.
         """
         first = img.paths[0]
-        if first.is_dir() or len(img.paths) > 1:
+        if is_folder(first) or len(img.paths) > 1:
             return self.dicom.get_data(self.dicom.read(img.paths))
-        if not first.is_file():
+        if not is_file(first):
             raise DatasetError("a file or a folder", "nothing of that name", first.name)
         with first.open("rb") as file:
             head = file.read(352)
@@ -115,24 +117,29 @@ def _no_dicom(colored: bool) -> dict[str, Any]:
     return {"modality": "", "photometric_interpretation": photometric, "units": "", "voi": "{}", **_NO_SERIES}
 
 
-def read_picture(path: Path, policies: Mapping[str, str] | None = None) -> tuple[NDArray[Any], dict[str, Any]]:
+def read_picture(
+    path: Path, policies: Mapping[str, str] | None = None, max_pixels: int = MAX_PIXELS
+) -> tuple[NDArray[Any], dict[str, Any]]:
     """Read a picture through MONAI's `PILReader`, with the metadata that DICOM images have, so that both collate.
 
     Args:
         path: a PNG, JPEG, TIFF or BMP file.
         policies: for each check what a violation leads to, "error" unless given: "nonfinite" (NaN or infinite pixels:
             "warn" keeps them).
+        max_pixels: refuse pictures that claim more, before they are decoded: a file of half a megabyte can hold
+            gigabytes. Pillow itself refuses above 178,956,970.
 
     Returns:
         (x, y) for gray or (x, y, 3) for colour, and metadata with an identity affine.
 
     Raises:
-        DatasetError: the file is damaged, has several pages or colours of 16 bits, or pixels that are not finite.
+        DatasetError: the file is damaged, too large, has several pages or colours of 16 bits, or pixels that are not
+            finite.
         SettingError: an unknown policy.
     """
     chosen, remarks = complete_policies(PICTURE_POLICIES, policies), list[str]()
     with quiet():
-        array = guarded(DatasetError, "an intact picture", path.name, lambda: _pixels(path))
+        array = guarded(DatasetError, "an intact picture", path.name, lambda: _pixels(path, max_pixels))
     check_finite(array, DatasetError, path.name, chosen["nonfinite"], remarks)
     give_remarks(remarks)
     meta: dict[str, Any] = {
@@ -147,14 +154,21 @@ def read_picture(path: Path, policies: Mapping[str, str] | None = None) -> tuple
     return array, meta
 
 
-def _pixels(path: Path) -> NDArray[Any]:
-    reader = PILReader(converter=lambda image: _plain(image, path.name))
-    array: NDArray[Any] = reader.get_data(reader.read(path))[0]
+def _pixels(path: Path, max_pixels: int) -> NDArray[Any]:
+    reader = PILReader(converter=lambda image: _plain(image, path.name, max_pixels))
+    try:
+        image = reader.read(path)
+    except Image.DecompressionBombError:
+        raise DatasetError(f"at most {max_pixels} pixels (max_pixels)", "many more", path.name) from None
+    array: NDArray[Any] = reader.get_data(image)[0]
     return array
 
 
-def _plain(image: Any, where: str) -> Any:
+def _plain(image: Any, where: str, max_pixels: int) -> Any:
     """Return a picture, upright, as gray or RGB: palettes resolved, alpha dropped, bits as bytes."""
+    if image.width * image.height > max_pixels:
+        expected = f"at most {max_pixels} pixels (max_pixels)"
+        raise DatasetError(expected, f"{image.width} x {image.height}", where)
     # Cameras write a JPEG with a preview as MPO, whose first page is the picture.
     if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
         raise DatasetError("a picture of one page", f"{image.n_frames}", where)

@@ -19,7 +19,7 @@ from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from monai_medmerge.errors import NiftiError, SettingError
-from monai_medmerge.transforms.foreign import guarded, quiet
+from monai_medmerge.transforms.foreign import guarded, is_file, quiet
 from monai_medmerge.transforms.policies import check_finite, complete_policies, give_remarks, settle
 
 # What each check can do about a violation. "sform" and "qform" choose between the two; "repair" converts to mm.
@@ -160,7 +160,7 @@ def load_nifti(path: Path, max_bytes: int) -> nib.Nifti1Image:
     Raises:
         NiftiError: the file is absent, of another format, truncated, too large, or its checksum is wrong.
     """
-    if not path.is_file():
+    if not is_file(path):
         raise NiftiError("a file", "nothing of that name", path.name)
     with path.open("rb") as file:
         compressed = file.read(2) == b"\x1f\x8b"

@@ -1,18 +1,27 @@
 from __future__ import annotations
 
 import struct
+import tracemalloc
 import zlib
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from monai.data import DataLoader, Dataset
 from monai.transforms import Compose, LoadImaged
 from PIL import Image
 from transforms.phantoms import new_secondary_capture, save, voxels, write_series
 
 from monai_medmerge.errors import DatasetError, DicomSeriesError, MedMergeError, NiftiError
-from monai_medmerge.transforms import MedicalImageReader, NormalizePhotometricd
+from monai_medmerge.transforms import (
+    CheckedNiftiReader,
+    DicomSeriesReader,
+    MedicalImageReader,
+    NormalizePhotometricd,
+)
 
 READER = "monai_medmerge.transforms.MedicalImageReader"
 GRAY = voxels(high=256)[0].astype(np.uint8)
@@ -101,10 +110,71 @@ def png_of_16_bits(colour_type, samples):
     rows = np.full((8, 10 * samples), 1000, ">u2")
     pixels = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
     chunks = (b"IHDR", struct.pack(">IIBBBBB", 10, 8, 16, colour_type, 0, 0, 0)), (b"IDAT", pixels), (b"IEND", b"")
+    return png_of(chunks)
+
+
+def png_of(chunks):
     parts = [
         struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
     ]
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def empty_png(width, height):
+    """A PNG whose header claims a size, and whose pixels are zeros of that size, packed a thousandfold."""
+    packer = zlib.compressobj(9)
+    row = bytes(1 + 3 * width)
+    data = b"".join([*(packer.compress(row) for _ in range(height)), packer.flush()])
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", data), (b"IEND", b""))
+    return png_of(chunks)
+
+
+@pytest.mark.parametrize("size", [(13_000, 13_000), (60_000, 60_000)])
+def test_a_small_file_that_claims_a_huge_picture_is_refused_before_it_is_decoded(tmp_path, size):
+    small = empty_png(10, 8)
+    claim = b"IHDR" + struct.pack(">IIBBBBB", *size, 8, 2, 0, 0, 0)
+    (tmp_path / "a.png").write_bytes(small[:12] + claim + struct.pack(">I", zlib.crc32(claim)) + small[33:])
+    tracemalloc.start()
+    with pytest.raises(DatasetError, match=r"^a\.png: expected at most 89478485 pixels \(max_pixels\), found"):
+        read(tmp_path / "a.png")
+    assert tracemalloc.get_traced_memory()[1] < 2**24
+    tracemalloc.stop()
+
+
+def test_the_limit_of_pixels_is_a_setting(tmp_path):
+    (tmp_path / "a.png").write_bytes(empty_png(100, 80))
+    reader = MedicalImageReader(picture={"max_pixels": 8000})
+    assert reader.get_data(reader.read(tmp_path / "a.png"))[0].shape == (100, 80, 3)
+    reader = MedicalImageReader(picture={"max_pixels": 7999})
+    with pytest.raises(DatasetError, match=r"expected at most 7999 pixels .*, found 100 x 80"):
+        reader.get_data(reader.read(tmp_path / "a.png"))
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "a\nb\x1b[31m.png", "\udcff\udcfe.png", "nul\0.png"])
+@pytest.mark.parametrize("reader_class", [MedicalImageReader, DicomSeriesReader, CheckedNiftiReader])
+@pytest.mark.parametrize("exists", [False, True])
+def test_names_of_any_letters_give_one_line_of_ours(tmp_path, name, reader_class, exists):
+    if exists:
+        try:
+            (tmp_path / name).write_bytes(b"no image")
+        except (OSError, ValueError):
+            pytest.skip("no such name can be")
+    reader = reader_class()
+    with pytest.raises(MedMergeError) as caught:
+        reader.get_data(reader.read(tmp_path / name))
+    said = str(caught.value)
+    assert said.isprintable()
+    assert said.encode()
+    assert len(said) < 600
+    assert str(tmp_path) not in said
+
+
+@given(st.text(max_size=300))
+def test_any_name_gives_one_line_of_ours(name):
+    with pytest.raises(MedMergeError) as caught:
+        read(Path("none") / f"{name}.none")
+    assert str(caught.value).isprintable()
 
 
 def test_16_bits_are_read_in_gray_and_refused_in_colour(tmp_path):

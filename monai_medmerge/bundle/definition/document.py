@@ -17,14 +17,14 @@ from typing import Any, Literal, get_args
 from monai.bundle import ConfigParser
 from torch import nn
 
-from monai_medmerge.bundle.configuration import explained, reason
+from monai_medmerge.bundle.configuration import explained
 from monai_medmerge.bundle.definition.networks import Config, NetworkDef, check_targets, plain
 from monai_medmerge.bundle.definition.own_code import SCRIPTS, sha256_of
 from monai_medmerge.bundle.definition.steps import IMAGE, for_keys, invertible, same_network, same_steps
-from monai_medmerge.data.classes import agreed_class_names, class_names
-from monai_medmerge.data.datasets import DATALIST, read_datalist
+from monai_medmerge.data.classes import agreed_class_names, checked_names, class_names, dataset_classes
+from monai_medmerge.data.datasets import DATALIST
 from monai_medmerge.errors import DatasetError, SettingError
-from monai_medmerge.files import whole_file, write_json
+from monai_medmerge.files import read_json, whole_file, write_json
 
 FILE = "model.json"
 FORMAT = "medmerge definition 1"
@@ -61,7 +61,8 @@ class Definition:
         named: whether the user named the network's code, see `own_class`.
 
     Raises:
-        SettingError: a word is unknown, or a class has no name of its own.
+        SettingError: a word is unknown.
+        DatasetError: a class has no name of its own.
     """
 
     task: Task
@@ -81,8 +82,8 @@ class Definition:
             value = getattr(self, name)
             if value not in get_args(words):
                 raise SettingError(f"one of {', '.join(get_args(words))}", repr(value), name)
-        if len(set(self.class_names)) < len(self.class_names):
-            raise SettingError("a name of its own for every class", ", ".join(self.class_names), "class_names")
+        if self.class_names:
+            checked_names(self.class_names, "class_names")
 
     def network(self) -> nn.Module:
         """Make the network, with weights of its own.
@@ -133,13 +134,11 @@ class Definition:
             DatasetError: the data set has other classes.
         """
         if dataset_dir is not None and (Path(dataset_dir, DATALIST).is_file() or not self.class_names):
-            found = read_datalist(Path(dataset_dir, DATALIST)).get("class_names")
-            if not isinstance(found, list) or not found:
-                raise DatasetError("a list of class names", repr(found), f"{DATALIST}, class_names")
-            if self.class_names and [str(name) for name in found] != list(self.class_names):
+            found = dataset_classes(Path(dataset_dir))
+            if self.class_names and found != list(self.class_names):
                 where = f"{DATALIST}, class_names"
                 raise DatasetError(f"the network's classes, {', '.join(self.class_names)}", ", ".join(found), where)
-            return [str(name) for name in found]
+            return found
         if not self.class_names:
             self._ask("class_names")
         return list(self.class_names)
@@ -354,10 +353,7 @@ def with_code(definition: Definition, named: bool) -> Definition:
 
 
 def _content(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise SettingError("JSON text", reason(error), path.name) from error
+    content = read_json(path)
     return content if isinstance(content, dict) else {}
 
 

@@ -15,6 +15,7 @@ from pydicom.uid import (
 
 from monai_medmerge.errors import DicomSeriesError
 from monai_medmerge.transforms.dicom.headers import Header, is_dicom
+from monai_medmerge.transforms.foreign import is_folder
 
 # Suffixes that claim a DICOM file.
 DICOM_SUFFIXES = (".dcm", ".ima", ".dicom")
@@ -42,7 +43,7 @@ def list_files(paths: Sequence[str | Path]) -> list[Path]:
 
 
 def _list_path(path: Path) -> Iterator[Path]:
-    if not path.is_dir():
+    if not is_folder(path):
         yield path
         return
     files = sorted(file for file in path.iterdir() if file.is_file())

@@ -22,7 +22,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian
 from monai_medmerge.errors import DicomSeriesError
 from monai_medmerge.transforms.dicom.elements import element_value
 from monai_medmerge.transforms.dicom.tags import BLOCKS, TAGS
-from monai_medmerge.transforms.foreign import guarded
+from monai_medmerge.transforms.foreign import guarded, is_file
 
 _PATIENT = tag_for_keyword("PatientID") or 0
 # Patients are told apart by hashes that mean nothing outside of this process.
@@ -176,7 +176,7 @@ def read_header(path: Path) -> Header:
     Raises:
         DicomSeriesError: the file is absent, not DICOM Part 10, or does not parse.
     """
-    if not path.is_file():
+    if not is_file(path):
         raise DicomSeriesError("a file", "nothing of that name", path.name)
     return guarded(DicomSeriesError, "a DICOM file", path.name, lambda: _parse_header(path))
 

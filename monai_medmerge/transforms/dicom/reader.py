@@ -28,7 +28,7 @@ from monai_medmerge.transforms.dicom.series import Series, choose_series, list_s
 from monai_medmerge.transforms.dicom.tiles import is_tiled, read_tiles
 from monai_medmerge.transforms.dicom.values import Volume, find_transformation, find_units, read_volume
 from monai_medmerge.transforms.dicom.voi import describe_voi
-from monai_medmerge.transforms.foreign import guarded, quiet
+from monai_medmerge.transforms.foreign import guarded, is_folder, quiet
 from monai_medmerge.transforms.policies import check_finite, complete_policies, give_remarks
 
 
@@ -117,7 +117,7 @@ class DicomSeriesReader(ImageReader):
     def verify_suffix(self, filename: Sequence[PathLike] | PathLike) -> bool:
         """Return whether all are folders or DICOM files, by content rather than by suffix."""
         paths = [Path(name) for name in ensure_tuple(filename)]
-        return bool(paths) and all(path.is_dir() or is_dicom(path) for path in paths)
+        return bool(paths) and all(is_folder(path) or is_dicom(path) for path in paths)
 
     def read(self, data: Sequence[PathLike] | PathLike, **kwargs: Any) -> DicomRequest:
         """Note what to read; `get_data` reads it."""
@@ -143,7 +143,7 @@ class DicomSeriesReader(ImageReader):
         colored = volume.photometric == "RGB"
         array = volume.array.T if arrangement.several else np.moveaxis(volume.array, (0, 1, 2), (2, 1, 0))
         spatial_shape = array.shape[:3]
-        if self.squeeze and len(img.paths) == 1 and spatial_shape[2] == 1 and not img.paths[0].is_dir():
+        if self.squeeze and len(img.paths) == 1 and spatial_shape[2] == 1 and not is_folder(img.paths[0]):
             array, spatial_shape = array[:, :, 0], spatial_shape[:2]
         affine = orientation_ras_lps(arrangement.stacks[0].affine)
         meta[MetaKeys.AFFINE] = affine

@@ -12,7 +12,7 @@ from monai_medmerge.transforms.dicom.arrangement import count_volumes
 from monai_medmerge.transforms.dicom.folders import has_image, is_passed_over, list_files, require_image
 from monai_medmerge.transforms.dicom.headers import Header, read_header
 from monai_medmerge.transforms.dicom.names import code, hash_uid
-from monai_medmerge.transforms.foreign import quiet
+from monai_medmerge.transforms.foreign import is_folder, quiet
 
 
 @dataclass(frozen=True, repr=False)
@@ -71,7 +71,7 @@ def list_series(paths: Sequence[str | Path] | str | Path) -> list[Series]:
     """
     named = [paths] if isinstance(paths, (str, Path)) else list(paths)
     with quiet():
-        explicit = {Path(path) for path in named if not Path(path).is_dir()}
+        explicit = {Path(path) for path in named if not is_folder(path)}
         return group_series((read_header(file) for file in list_files(named)), explicit)
 
 
