@@ -15,11 +15,11 @@ from monai.transforms import Compose
 from torch import nn
 
 from monai_medmerge import SettingError
-from monai_medmerge.bundle import find_head, read_definition
+from monai_medmerge.bundle import find_head, load_weights, read_definition
 from monai_medmerge.bundle.definition.document import Definition, read_one
 from monai_medmerge.bundle.definition.networks import NetworkDef, build_network, check_targets, describe
 from monai_medmerge.bundle.definition.steps import for_keys, plain_steps, same_steps
-from monai_medmerge.errors import DatasetError, causes
+from monai_medmerge.errors import DatasetError, IncompatibleSourcesError, causes
 
 NETWORK = {"_target_": "DenseNet", "spatial_dims": 2, "in_channels": 1, "out_channels": 2, "init_features": 4}
 STEPS: list[dict[str, Any]] = [
@@ -140,6 +140,34 @@ def test_classes_of_the_data_must_be_those_of_the_weights(tmp_path: Path) -> Non
     with pytest.raises(DatasetError, match="a, b, found b, a"):
         definition().names(tmp_path)
     assert definition().names(tmp_path / "absent") == ["a", "b"]
+
+
+def test_other_data_makes_another_definition(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    first = definition(codes={"b": "of b"})
+    assert first.for_data(tmp_path / "absent") is first
+    (tmp_path / "dataset.json").write_text(json.dumps({"class_names": ["c", "d", "e"]}))
+    second = first.for_data(tmp_path)
+    assert (second.class_names, second.codes) == (("c", "d", "e"), {})
+    network, weights = second.network(), tmp_path / "old.pt"
+    old = first.network().state_dict()
+    torch.save(old, weights)
+    # The head is new, all else is loaded.
+    with pytest.raises(IncompatibleSourcesError):
+        load_weights(network, weights)
+    load_weights(network, weights, find_head(network, 3))
+    assert "learned anew" in caplog.text
+    assert torch.equal(network.state_dict()["features.conv0.weight"], old["features.conv0.weight"])
+    assert network.eval()(torch.zeros(1, 1, 32, 32)).shape == (1, 3)
+    # Beside weights of the first, those of the second have a definition of their own name.
+    first.write(tmp_path)
+    with pytest.raises(SettingError, match="out_channels"):
+        second.write(tmp_path)
+    second.write(tmp_path, ["new.pt"])
+    assert read_definition(tmp_path / "new.pt").names() == ["c", "d", "e"]
+    assert read_definition(weights).names() == ["a", "b"]
+    unknown = definition(network_def=NetworkDef({"_target_": "torch.nn.Linear", "in_features": 2, "bias": True}))
+    with pytest.raises(SettingError, match="network_def: expected one argument of num_classes.* that is 2"):
+        unknown.for_data(tmp_path)
 
 
 @pytest.mark.parametrize(
