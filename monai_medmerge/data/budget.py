@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from monai_medmerge.data.datasets import load_datalist
 from monai_medmerge.errors import DatasetError
 
 
@@ -15,7 +17,7 @@ def label_budget(items: Sequence[dict[str, Any]], labels: int | None, seed: int)
 
     Args:
         items: dictionaries with a class number, or a 0 or 1 for each class, under `label`.
-        labels: how many to take; all if None.
+        labels: how many to take; all if None, none if 0.
         seed: of the draw.
 
     Returns:
@@ -31,6 +33,8 @@ def label_budget(items: Sequence[dict[str, Any]], labels: int | None, seed: int)
     """
     if labels is None or labels == len(items):
         return list(items)
+    if labels == 0:
+        return []
     found = strata([item["label"] for item in items])
     classes, counts = np.unique(found, return_counts=True)
     if not len(classes) <= labels <= len(items):
@@ -63,3 +67,25 @@ def strata(labels: Sequence[Any]) -> np.ndarray:
     several = found.astype(bool)
     rarity = np.where(several, several.sum(0), len(several) + 1)
     return np.where(several.any(1), rarity.argmin(1), several.shape[1])
+
+
+def load_labelled(
+    dataset_dir: str | os.PathLike[str],
+    classes: int | None,
+    labels: int | None,
+    seed: int,
+    task: str = "classification",
+) -> list[dict[str, Any]]:
+    """The labelled images that a run may learn from: a budget of the section `training`, which 0 labels do not need.
+
+    Args:
+        dataset_dir: folder with a `dataset.json`.
+        classes: as of `load_datalist`.
+        labels: as of `label_budget`.
+        seed: likewise.
+        task: as of `load_datalist`.
+
+    Raises:
+        DatasetError: as of both.
+    """
+    return [] if labels == 0 else label_budget(load_datalist(dataset_dir, "training", classes, task), labels, seed)

@@ -1,11 +1,12 @@
 """Labelled images in one form: a folder with image files and a `dataset.json` that lists them.
 
 `dataset.json` is a datalist in the form MONAI reads (that of the Medical Segmentation Decathlon), with class numbers
-as labels and no patient identifiers::
+as labels and no patient identifiers; `unlabelled` may be absent::
 
     {
         "class_names": ["benign", "malignant"],
         "training": [{"image": "training/00000.png", "label": 0}, ...],
+        "unlabelled": [{"image": "unlabelled/00000.png"}, ...],
         "validation": [...],
         "test": [...]
     }
@@ -73,6 +74,37 @@ def load_datalist(
     return [check(entry, folder, classes, f"{DATALIST}, {section}[{i}]") for i, entry in enumerate(entries)]
 
 
+def load_unlabelled(dataset_dir: str | os.PathLike[str]) -> list[dict[str, str]]:
+    """The section `unlabelled` of a folder's `dataset.json`, which may be absent: images of the same task, no labels.
+
+    Args:
+        dataset_dir: folder that holds `dataset.json`; image paths are relative to it. An entry is `{"image": path}`.
+
+    Returns:
+        One `{"image": absolute path}` per image, in the file's order.
+
+    Raises:
+        DatasetError: the file is absent or malformed, an image does not exist, or it is in the section `test`.
+    """
+    folder = Path(dataset_dir).absolute()
+    datalist = read_datalist(folder / DATALIST)
+    entries = datalist.get("unlabelled", [])
+    if not isinstance(entries, list):
+        raise DatasetError("a list of images", described(entries), f"{DATALIST}, unlabelled")
+    tested = datalist.get("test")
+    kept = {entry.get("image") for entry in tested if isinstance(entry, dict)} if isinstance(tested, list) else set()
+    found = []
+    for i, entry in enumerate(entries):
+        where = f"{DATALIST}, unlabelled[{i}]"
+        if not isinstance(entry, dict) or not isinstance(entry.get("image"), str):
+            raise DatasetError('an object with "image" (a path)', described(entry), where)
+        image = _image_of(entry, folder, where)
+        if entry["image"] in kept:
+            raise DatasetError("an image that is not in the section test", shown(image.name), f"{where}.image")
+        found.append({"image": str(image)})
+    return found
+
+
 def read_datalist(path: Path) -> dict[str, Any]:
     """The file's content, which must be a dictionary."""
     if not path.is_file():
@@ -87,10 +119,7 @@ def _check_entry(entry: Any, folder: Path, classes: int, where: str) -> dict[str
     """One image with its label, as the data loaders want it."""
     if not isinstance(entry, dict) or not isinstance(entry.get("image"), str) or "label" not in entry:
         raise DatasetError('an object with "image" (a path) and "label"', described(entry), where)
-    image = below(folder, entry["image"], f"{where}.image", DatasetError, links=True)
-    label = entry["label"]
-    if not image.exists():
-        raise DatasetError("an image that exists", f"no {shown(image.name)}", f"{where}.image")
+    image, label = _image_of(entry, folder, where), entry["label"]
     # JSON's true would pass for 1.
     if not isinstance(label, int) or isinstance(label, bool) or not 0 <= label < classes:
         raise DatasetError(
@@ -106,6 +135,13 @@ def _check_labels(entry: Any, folder: Path, classes: int, where: str) -> dict[st
         raise DatasetError(f"a 0 or 1 for each of {classes} classes", described(labels), f"{where}.label")
     checked = _check_entry({**entry, "label": 0}, folder, classes, where)
     return {**checked, "label": np.array(labels, np.float32)}
+
+
+def _image_of(entry: Mapping[str, Any], folder: Path, where: str) -> Path:
+    image = below(folder, entry["image"], f"{where}.image", DatasetError, links=True)
+    if not image.exists():
+        raise DatasetError("an image that exists", f"no {shown(image.name)}", f"{where}.image")
+    return image
 
 
 def described(value: Any) -> str:

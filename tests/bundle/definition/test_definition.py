@@ -166,7 +166,7 @@ def test_other_data_makes_another_definition(tmp_path: Path, caplog: pytest.LogC
     assert read_definition(tmp_path / "new.pt").names() == ["c", "d", "e"]
     assert read_definition(weights).names() == ["a", "b"]
     unknown = definition(network_def=NetworkDef({"_target_": "torch.nn.Linear", "in_features": 2, "bias": True}))
-    with pytest.raises(SettingError, match="network_def: expected one argument of num_classes.* that is 2"):
+    with pytest.raises(SettingError, match=r"network_def: expected one argument of num_classes.* that is 2"):
         unknown.for_data(tmp_path)
 
 
