@@ -10,7 +10,10 @@ from typing import Any
 
 from torch.utils.data import IterableDataset
 
+from monai_medmerge.bundle.configuration import reason
+from monai_medmerge.data.datasets import load_unlabelled
 from monai_medmerge.errors import DatasetError
+from monai_medmerge.files import shown
 
 logger = logging.getLogger(__name__)
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".dcm", ".dicom", ".nii", ".nii.gz")
@@ -42,6 +45,22 @@ def list_images(folder: str | os.PathLike[str]) -> list[dict[str, str]]:
     return [{"image": str(path), "file": str(path.relative_to(root))} for path in images]
 
 
+def unlabelled_images(
+    dataset_dir: str | os.PathLike[str], folder: str | os.PathLike[str] | None = None
+) -> list[dict[str, str]]:
+    """Images of the task without labels: those that `dataset.json` lists as `unlabelled`, and those below a folder.
+
+    Args:
+        dataset_dir: with a `dataset.json`.
+        folder: with further images; None for none.
+
+    Raises:
+        DatasetError: as of `load_unlabelled` and `list_images`.
+    """
+    more = [] if folder is None else [{"image": item["image"]} for item in list_images(folder)]
+    return [*load_unlabelled(dataset_dir), *more]
+
+
 class ReadableImages(IterableDataset):
     """Images of a list as a transform makes them, one after the other; those it cannot read are named and passed over.
 
@@ -63,10 +82,8 @@ class ReadableImages(IterableDataset):
                 prepared = self.transform(dict(item))
             # Readers of many formats meet damaged files in as many ways; MONAI wraps them all in RuntimeError.
             except (RuntimeError, ValueError, OSError) as error:
-                cause = error.__cause__ or error
-                first_line = next(iter(str(cause).splitlines()), "")
-                self.failures[item["file"]] = f"{type(cause).__name__}: {first_line}"
-                logger.error("Could not read %s", item["file"])
+                self.failures[item["file"]] = reason(error)
+                logger.error("Could not read %s", shown(item["file"]))
             else:
                 yield prepared
 
@@ -77,5 +94,5 @@ class ReadableImages(IterableDataset):
             DatasetError: naming every such image.
         """
         if self.failures:
-            listed = "; ".join(f"{file} ({reason})" for file, reason in self.failures.items())
+            listed = "; ".join(f"{shown(file)} ({why})" for file, why in self.failures.items())
             raise DatasetError("readable images", f"{len(self.failures)} of {len(self.data)} that are not", listed)

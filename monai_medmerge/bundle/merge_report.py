@@ -25,7 +25,7 @@ from monai_medmerge.evaluation import (
     write_report,
 )
 from monai_medmerge.evaluation.comparison.pictures import COUNT, CasePicture
-from monai_medmerge.files import whole_file
+from monai_medmerge.files import write_csv
 from monai_medmerge.inspection import copy_network, device_of
 from monai_medmerge.networks import coefficients, is_merged, merge_record
 from monai_medmerge.ranking.order import Ranking
@@ -98,8 +98,7 @@ class MergeReport:
         frames = {"similarity": similarity} | ({"contributions": frame} if frame is not None else {})
         frames |= {"course": course.frame} if course is not None and course.rows else {}
         for name, table in frames.items():
-            with whole_file(folder / f"{name}.csv") as part:
-                table.to_csv(part, index=False)
+            write_csv(folder / f"{name}.csv", list(table.columns), table.itertuples(index=False, name=None))
         content = ReportContent(
             title=self.title,
             purpose=self.purpose,
@@ -137,7 +136,7 @@ class MergeReport:
 
     def _worst(self, network: nn.Module) -> list[CasePicture]:
         """The test images that the network has most wrong; none of labels that do not exclude one another."""
-        if not self.pictures or self.outcome.task == "multi-label":
+        if not self.pictures or self.outcome.task == "multilabel":
             return []
         return worst_cases(
             network,

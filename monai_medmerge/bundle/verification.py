@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
@@ -13,6 +12,7 @@ from typing import Any
 from monai_medmerge.errors import SettingError
 from monai_medmerge.evaluation import Comparison, GateResult, ReportContent, check, write_report
 from monai_medmerge.evaluation.report.page import CARD, DATA, PAGE
+from monai_medmerge.files import read_json
 
 logger = logging.getLogger(__name__)
 SUPERSEDED = "superseded"
@@ -30,10 +30,7 @@ def read_gate(path: str | os.PathLike[str]) -> dict[str, Any]:
     file = Path(path)
     if not file.is_file():
         raise SettingError("a file with limits", "none of that name", file.name)
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise SettingError("JSON text", str(error), file.name) from error
+    content = read_json(file)
     if not isinstance(content, dict):
         raise SettingError("a JSON object", type(content).__name__, file.name)
     return content

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from monai_medmerge.data.datasets import DATALIST, load_datalist
+from monai_medmerge.data.datasets import DATALIST, load_datalist, read_datalist
 from monai_medmerge.errors import DatasetError
 
 
@@ -34,6 +33,7 @@ def load_cases(
         DatasetError: as `load_datalist`, or an image has no value of a column. The image is told by its number.
 
     Example:
+        >>> import json
         >>> from tempfile import TemporaryDirectory
         >>> from PIL import Image
         >>> with TemporaryDirectory() as folder:
@@ -44,7 +44,7 @@ def load_cases(
         [{'image': '', 'label': 0, 'file': 'a.png', 'site': 'north'}]
     """
     items = load_datalist(site_data, section, classes)
-    entries = json.loads(Path(site_data, DATALIST).read_text(encoding="utf-8"))[section]
+    entries = read_datalist(Path(site_data, DATALIST))[section]
     wanted = [column for column in columns if column]
     rows = {entry["image"]: entry for entry in entries} if table is None else _read_table(Path(table))
     where = DATALIST if table is None else Path(table).name

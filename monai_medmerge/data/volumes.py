@@ -10,6 +10,7 @@ import numpy as np
 
 from monai_medmerge.data.datasets import DATALIST, described, read_datalist
 from monai_medmerge.errors import DatasetError
+from monai_medmerge.files import below, shown
 from monai_medmerge.transforms.dicom.folders import DICOM_SUFFIXES
 from monai_medmerge.transforms.dicom.headers import is_dicom
 
@@ -111,6 +112,6 @@ def _checked(entry: Any, folder: Path, where: str) -> dict[str, str]:
     if not isinstance(entry, dict) or not all(isinstance(entry.get(key), str) for key in ("image", "label")):
         raise DatasetError('an object with the paths "image" and "label"', described(entry), where)
     for key in ("image", "label"):
-        if not (folder / entry[key]).exists():
-            raise DatasetError("a file that exists", f"no {Path(entry[key]).name}", f"{where}.{key}")
+        if not below(folder, entry[key], f"{where}.{key}", DatasetError, links=True).exists():
+            raise DatasetError("a file that exists", f"no {shown(Path(entry[key]).name)}", f"{where}.{key}")
     return {key: str(folder / entry[key]) for key in ("image", "label")}

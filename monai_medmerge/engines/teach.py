@@ -190,8 +190,8 @@ class _Prepare:
             raise DatasetError("a label with every image", type(label).__name__, "labelled")
         more, label = more.to(device, non_blocking=non_blocking, **kwargs), label.to(device, non_blocking=non_blocking)
         if more.shape[1:] != images.shape[1:]:
-            found, where = f"{tuple(more.shape[1:])}", "labelled, image"
-            raise DatasetError(f"images as the unlabelled ones: {tuple(images.shape[1:])}", found, where)
+            expected, came = (f"{tuple(tensor.shape[1:])}" for tensor in (images, more))
+            raise DatasetError(f"images as the unlabelled ones: {expected}", came, "labelled, image")
         return torch.cat([images, more]), (soft, label)
 
     def _soft(self, batch: Any, images: Tensor) -> Tensor:

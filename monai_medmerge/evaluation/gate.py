@@ -24,6 +24,7 @@ from monai_medmerge.evaluation.comparison.rows import (
     Comparison,
     Row,
 )
+from monai_medmerge.files import shown
 
 PASSED, FAILED, UNDECIDED = "passed", "failed", "undecided"
 # An absolute limit that the network in use misses as well: no reason to keep that one, and none to be content.
@@ -37,6 +38,7 @@ ESTIMATE, INTERVAL = "estimate", "interval"
 
 # Fewer cases than this say nothing of all cases, or of a class or group.
 ALL_CASES, SOME_CASES = 100, 30
+LARGEST_LIMIT = 1e9
 # Largest value that is allowed, and the cases that it needs to say anything.
 DEFAULT_LIMITS: dict[str, dict[str, float]] = {
     "overall_drop": {"limit": 0.01, "minimum_cases": ALL_CASES},
@@ -224,15 +226,17 @@ def check(comparison: Comparison, gate: Mapping[str, Any] | None = None) -> Gate
 
 def _limit(name: str, given: Any) -> dict[str, float]:
     if name not in _MEASURES:
-        raise SettingError(f"one of {', '.join(_MEASURES)}", repr(name), "gate, limits")
+        raise SettingError(f"one of {', '.join(_MEASURES)}", shown(repr(name)), "gate, limits")
     cases = DEFAULT_LIMITS.get(name, {}).get("minimum_cases", ALL_CASES)
     found = {"minimum_cases": cases, **(given if isinstance(given, Mapping) else {"limit": given})}
     if "limit" not in found:
         raise SettingError("a limit", "none", f"gate, {name}")
     for key, value in found.items():
-        number = isinstance(value, int | float) and not isinstance(value, bool) and np.isfinite(value)
-        if key not in ("limit", "minimum_cases") or not number or value < 0:
-            raise SettingError("limit and minimum_cases, numbers from 0 up", f"{key}: {value!r}", f"gate, {name}")
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        # Python's integers may be larger than any float.
+        if key not in ("limit", "minimum_cases") or not number or not 0 <= value <= LARGEST_LIMIT:
+            wrong = f"{shown(str(key))}: {shown(repr(value))}"
+            raise SettingError("limit and minimum_cases, numbers from 0 up", wrong, f"gate, {name}")
     return found
 
 

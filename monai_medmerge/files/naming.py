@@ -20,6 +20,7 @@ def below(
     name: str | os.PathLike[str],
     where: str = "name",
     error: type[MedMergeError] = SettingError,
+    links: bool = False,
 ) -> Path:
     """The path of a name below a folder, if it is there that the name leads.
 
@@ -28,6 +29,7 @@ def below(
         name: of a file or folder, which need not exist, with `/` between the parts.
         where: what is at fault otherwise, for the error.
         error: class of the error.
+        links: follow symbolic links that lead out; for folders that their user fills, and no client.
 
     Returns:
         Folder and name, joined, as they were given.
@@ -44,13 +46,13 @@ def below(
         monai_medmerge.errors.SettingError: image: expected a name that stays below its folder, found `..` in it
     """
     text = os.fspath(name)
-    found = _fault(text, Path(folder)) if isinstance(text, str) else f"a {type(text).__name__}"
+    found = _fault(text, Path(folder), links) if isinstance(text, str) else f"a {type(text).__name__}"
     if found:
         raise error("a name that stays below its folder", found, where)
     return Path(folder, text)
 
 
-def _fault(name: str, folder: Path) -> str | None:
+def _fault(name: str, folder: Path, links: bool) -> str | None:
     """What is wrong with a name, in words; None if it is fine."""
     if any(unicodedata.category(character) in _BAD for character in name):
         return "a control character in it"
@@ -65,6 +67,8 @@ def _fault(name: str, folder: Path) -> str | None:
     longest = max(len(os.fsencode(part)) for part in PurePosixPath(name).parts)
     if longest > LONGEST_NAME or len(os.fsencode(folder / name)) > LONGEST_PATH:
         return f"one of {len(os.fsencode(name))} bytes"
+    if links:
+        return None
     try:
         inside = (folder / name).resolve().is_relative_to(folder.resolve())
     except (OSError, RuntimeError):  # Links in a circle.

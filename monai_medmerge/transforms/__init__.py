@@ -1,5 +1,6 @@
 """What MONAI lacks at the entrance: checked readers for clinical images, and DICOM segmentations in and out."""
 
+from monai_medmerge.transforms.channels import FitChannelsd, fit_channels
 from monai_medmerge.transforms.dicom.reader import DicomSeriesReader
 from monai_medmerge.transforms.dicom.results.segmentation import SaveDicomSegd, SegmentTable, write_seg
 from monai_medmerge.transforms.dicom.segmentation import LoadDicomSegd, read_seg
@@ -24,6 +25,7 @@ __all__ = [
     "CheckedNiftiReader",
     "CheckedVolumeReader",
     "DicomSeriesReader",
+    "FitChannelsd",
     "LoadDicomSegd",
     "MedicalImageReader",
     "NormalizePhotometricd",
@@ -33,6 +35,7 @@ __all__ = [
     "StripIdentityd",
     "apply_voi",
     "apply_window",
+    "fit_channels",
     "list_series",
     "normalize_photometric",
     "read_seg",

@@ -14,6 +14,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from monai_medmerge.errors import UnsafeCheckpointError
+from monai_medmerge.files import read_json, shown
+from monai_medmerge.files.naming import LONGEST_NAME
 from monai_medmerge.methods.tensors import TensorHeader
 from monai_medmerge.sources.checkpoint import INDEX_SUFFIX
 
@@ -130,13 +132,16 @@ def _tensor(mapped: mmap.mmap, stored: _Stored) -> Tensor:
 def _read_index(index: Path) -> dict[str, Path]:
     """Names to the shards beside an index."""
     try:
-        weight_map = dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        weight_map = dict(read_json(index, UnsafeCheckpointError)["weight_map"])
+    except UnsafeCheckpointError:
+        raise
+    except (ValueError, KeyError, TypeError) as error:
         raise UnsafeCheckpointError(
             "a JSON object with a weight_map of names to files", type(error).__name__, index.name
         ) from error
     for shard in weight_map.values():
         # A shard lies beside its index: a name with a folder in it would lead elsewhere.
-        if not isinstance(shard, str) or PurePosixPath(shard).name != shard or "\\" in shard or "\0" in shard:
-            raise UnsafeCheckpointError("the plain file name of a shard", f"{shard!r}", index.name)
+        plain = isinstance(shard, str) and PurePosixPath(shard).name == shard and len(shard) <= LONGEST_NAME
+        if not plain or "\\" in shard or "\0" in shard:
+            raise UnsafeCheckpointError("the plain file name of a shard", shown(repr(shard)), index.name)
     return {name: index.parent / shard for name, shard in weight_map.items()}

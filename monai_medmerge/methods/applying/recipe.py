@@ -81,6 +81,8 @@ class Recipe:
             UnsafeCheckpointError: a source holds values that are not finite.
             SettingError: statistics per source are incomplete, or the method gave something unfit.
         """
+        _check_finite(name, header, [(self.sources[n], read) for n, read in sorted(readers.items())])
+        _check_finite(name, header, [("the base", base)] if base else [])
         present = sorted(readers)
         running = name.rpartition(".")[2] in RUNNING
         if not header.dtype.is_floating_point or not header.bytes or (running and self.statistics == "anchor"):
@@ -93,12 +95,13 @@ class Recipe:
             merged = uniform_average(_read(readers, present))
         else:
             merged = self.known.function(_read(readers, chosen), **arguments)
-        return self._checked(name, merged, header, readers, base)
+        return self._checked(name, merged, header)
 
     def copied(self, name: str, readers: Mapping[int, Reader], header: TensorHeader) -> Tensor:
         """The anchor's tensor of one name, or the first source's that has it; arguments as of `tensor`."""
-        copied = readers[self.anchor if self.anchor in readers else min(readers)]()
-        return self._checked(name, copied, header, readers, None)
+        chosen = self.anchor if self.anchor in readers else min(readers)
+        _check_finite(name, header, [(self.sources[chosen], readers[chosen])])
+        return self._checked(name, readers[chosen](), header)
 
     @property
     def _base(self) -> str:
@@ -137,21 +140,21 @@ class Recipe:
             arguments[self.known.data] = measured
         return arguments
 
-    def _checked(
-        self, name: str, merged: Tensor, header: TensorHeader, readers: Mapping[int, Reader], base: Reader | None
-    ) -> Tensor:
+    def _checked(self, name: str, merged: Tensor, header: TensorHeader) -> Tensor:
         where = f"method {self.known.name}, {name}"
         if tuple(merged.shape) != header.shape:
             raise SettingError(f"a tensor of shape {header.shape}", str(tuple(merged.shape)), where)
         merged = merged.to(header.dtype)
         if all_finite(merged):
             return merged
-        # No method loses a NaN, so that a look at the result is enough until there is one to be found.
-        for n, reader in (*readers.items(), *([(-1, base)] if base else [])):
-            if not all_finite(reader()):
-                source = self.sources[n] if n >= 0 else "the base"
-                raise UnsafeCheckpointError("finite weights", "NaN or infinite values", f"{source}, {name}")
         raise SettingError("finite weights", f"NaN or infinite values in {header.dtype}", where)
+
+
+def _check_finite(name: str, header: TensorHeader, given: Sequence[tuple[str, Reader]]) -> None:
+    # Medians and votes lose a NaN, and running statistics of all but the anchor are not looked at by any method.
+    for source, read in given if header.dtype.is_floating_point and header.bytes else ():
+        if not all_finite(read()):
+            raise UnsafeCheckpointError("finite weights", "NaN or infinite values", f"{source}, {name}")
 
 
 def _read(readers: Mapping[int, Reader], chosen: Sequence[int]) -> TensorReaders:
