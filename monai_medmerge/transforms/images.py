@@ -103,7 +103,7 @@ class MedicalImageReader(ImageReader):
             raise DatasetError("a file or a folder", "nothing of that name", first.name)
         with first.open("rb") as file:
             head = file.read(352)
-        if head[128:132] == b"DICM":
+        if head[128:132] == b"DICM" or head.startswith(b"PK\x03\x04"):
             return self.dicom.get_data(self.dicom.read(first))
         if head.startswith(_PICTURES):
             return read_picture(first, **self.picture)

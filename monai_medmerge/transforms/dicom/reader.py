@@ -16,13 +16,14 @@ from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
 from numpy.typing import NDArray
 
 from monai_medmerge.errors import DicomSeriesError, SettingError
+from monai_medmerge.transforms.dicom.archives import is_one_image, is_zip, unzipped
 from monai_medmerge.transforms.dicom.arrangement import Arrangement, Choice, arrange
 from monai_medmerge.transforms.dicom.geometry.frames import Frame
 from monai_medmerge.transforms.dicom.geometry.stacks import POLICIES, Stack
 from monai_medmerge.transforms.dicom.geometry.unlocated import frame_time
 from monai_medmerge.transforms.dicom.headers import is_dicom
 from monai_medmerge.transforms.dicom.names import code, hash_uid
-from monai_medmerge.transforms.dicom.series import Series, choose_series, list_series
+from monai_medmerge.transforms.dicom.series import Series, choose_series, list_unzipped
 from monai_medmerge.transforms.dicom.tiles import is_tiled, read_tiles
 from monai_medmerge.transforms.dicom.values.modality import Volume, find_transformation, find_units, read_volume
 from monai_medmerge.transforms.dicom.values.pixels import Layout, read_layout
@@ -43,7 +44,7 @@ class DicomRequest:
 
 
 class DicomSeriesReader(ImageReader):
-    """Read one DICOM image or series: a file, a list of files or a folder.
+    """Read one DICOM image or series: a file, a list of files, a folder, a DICOMDIR or a zip of a study.
 
     The array has axes (x, y, z), as MONAI's `ITKReader` gives them, with RGB or the volumes of a series as a last axis;
     a single frame has one slice. Values are those after the modality LUT, rescaling or real world value mapping. The
@@ -143,7 +144,7 @@ class DicomSeriesReader(ImageReader):
         colored = volume.photometric == "RGB"
         array = volume.array.T if arrangement.several else np.moveaxis(volume.array, (0, 1, 2), (2, 1, 0))
         spatial_shape = array.shape[:3]
-        if self.squeeze and len(img.paths) == 1 and spatial_shape[2] == 1 and not is_folder(img.paths[0]):
+        if self.squeeze and len(img.paths) == 1 and spatial_shape[2] == 1 and is_one_image(img.paths[0]):
             array, spatial_shape = array[:, :, 0], spatial_shape[:2]
         affine = orientation_ras_lps(arrangement.stacks[0].affine)
         meta[MetaKeys.AFFINE] = affine
@@ -155,7 +156,10 @@ class DicomSeriesReader(ImageReader):
         return array, meta
 
     def _read(self, paths: Sequence[Path]) -> tuple[Arrangement, Volume, dict[str, Any]]:
-        series = choose_series(list_series(paths), **self.choice)
+        with unzipped(paths, self.max_bytes) as found:
+            return self._read_series(choose_series(list_unzipped(found), **self.choice))
+
+    def _read_series(self, series: Series) -> tuple[Arrangement, Volume, dict[str, Any]]:
         if any(is_tiled(header) for header in series.headers):
             return self._read_slide(series)
         layouts, arrangement = self._arrange(series)
@@ -192,15 +196,17 @@ class DicomSeriesReader(ImageReader):
             DicomSeriesError: there is no single, unambiguous series of slices.
         """
         named = tuple(Path(name) for name in ensure_tuple(paths))
+        names = ", ".join(path.name for path in named[:3])
 
         def arranged() -> Stack:
-            series = choose_series(list_series(named), **self.choice)
+            if any(is_zip(path) for path in named):
+                raise DicomSeriesError("files that stay, as results reference them", "a zip file", names)
+            series = choose_series(list_unzipped(named), **self.choice)
             if any(is_tiled(header) for header in series.headers):
                 raise DicomSeriesError("a series of slices", "tiles of a slide", series.headers[0].where)
             return self._arrange(series)[1].stacks[0]
 
         with quiet():
-            names = ", ".join(path.name for path in named[:3])
             return guarded(DicomSeriesError, "a readable DICOM series", names, arranged)
 
     def _arrange(self, series: Series) -> tuple[dict[Path, Layout], Arrangement]:
