@@ -2,6 +2,8 @@
 
 from monai_medmerge.transforms.channels import FitChannelsd, fit_channels
 from monai_medmerge.transforms.dicom.reader import DicomSeriesReader
+from monai_medmerge.transforms.dicom.results.parametric_map import write_parametric_map
+from monai_medmerge.transforms.dicom.results.report import write_structured_report
 from monai_medmerge.transforms.dicom.results.segmentation import SaveDicomSegd, SegmentTable, write_seg
 from monai_medmerge.transforms.dicom.segmentation import LoadDicomSegd, read_seg
 from monai_medmerge.transforms.dicom.series import list_series
@@ -18,6 +20,7 @@ from monai_medmerge.transforms.intensity import (
 from monai_medmerge.transforms.label_maps import SaveSegmentationd
 from monai_medmerge.transforms.nifti import CheckedNiftiReader
 from monai_medmerge.transforms.privacy import StripIdentityd, strip_identity
+from monai_medmerge.transforms.source_grid import LabelsToSourced, labels_onto_grid
 
 __all__ = [
     "WINDOW_PRESETS",
@@ -26,6 +29,7 @@ __all__ = [
     "CheckedVolumeReader",
     "DicomSeriesReader",
     "FitChannelsd",
+    "LabelsToSourced",
     "LoadDicomSegd",
     "MedicalImageReader",
     "NormalizePhotometricd",
@@ -36,9 +40,12 @@ __all__ = [
     "apply_voi",
     "apply_window",
     "fit_channels",
+    "labels_onto_grid",
     "list_series",
     "normalize_photometric",
     "read_seg",
     "strip_identity",
+    "write_parametric_map",
     "write_seg",
+    "write_structured_report",
 ]
