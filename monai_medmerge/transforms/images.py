@@ -26,7 +26,13 @@ PICTURE_POLICIES: Mapping[str, tuple[str, ...]] = {"nonfinite": ("error", "warn"
 # A quarter of a gigabyte of RGB, from where Pillow warns.
 MAX_PIXELS = 89_478_485
 _NIFTI = (b"n+1\x00", b"n+2\x00")
-_NO_SERIES = {"volumes": "{}", "spacing_source": "", "frame_time": float("nan")}
+_NO_SERIES = {
+    "volumes": "{}",
+    "spacing_source": "",
+    "frame_time": float("nan"),
+    "suv_factor": float("nan"),
+    "suv_lacks": "",
+}
 _PICTURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM", b"II*\x00", b"MM\x00*")
 
 

@@ -28,6 +28,7 @@ from monai_medmerge.transforms.dicom.tiles import is_tiled, read_tiles
 from monai_medmerge.transforms.dicom.values.modality import Volume, find_transformation, find_units, read_volume
 from monai_medmerge.transforms.dicom.values.pixels import Layout, read_layout
 from monai_medmerge.transforms.dicom.values.repair import fill_gaps, straighten
+from monai_medmerge.transforms.dicom.values.uptake import find_uptake
 from monai_medmerge.transforms.dicom.values.voi import describe_voi
 from monai_medmerge.transforms.foreign import guarded, is_folder, quiet
 from monai_medmerge.transforms.policies import check_finite, complete_policies, give_remarks
@@ -229,6 +230,7 @@ class DicomSeriesReader(ImageReader):
     def _describe(self, series: Series, arrangement: Arrangement, volume: Volume, layout: Layout) -> dict[str, Any]:
         """Return the facts that are worth keeping: codes and numbers of a fixed shape, so that batches collate."""
         frame: Frame = arrangement.stacks[0].frames[0]
+        uptake = find_uptake(series.headers)
         signed = find_transformation(frame).extremes(layout)[0] < 0
         meta: dict[str, Any] = {
             "modality": code(series.modality),
@@ -238,6 +240,8 @@ class DicomSeriesReader(ImageReader):
             "volumes": arrangement.volumes,
             "spacing_source": frame.measure.source,
             "frame_time": frame_time(frame.header),
+            "suv_factor": uptake.factor,
+            "suv_lacks": uptake.lacks,
         }
         if self.salt is not None:
             meta["series_hash"] = hash_uid(series.uid, self.salt)

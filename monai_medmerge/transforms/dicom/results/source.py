@@ -19,6 +19,7 @@ from monai_medmerge.transforms.dicom.geometry.stacks import Stack
 
 highdicom, has_highdicom = optional_import("highdicom")
 
+MANUFACTURER = "MedMerge"
 # Of the patient and study modules: to be present, but possibly empty (PS3.5 7.4.3).
 _TYPE_2 = (
     *("PatientName", "PatientID", "PatientBirthDate", "PatientSex"),
@@ -78,7 +79,7 @@ def made_here(series_number: int, description: str) -> dict[str, Any]:
         "series_number": series_number,
         "sop_instance_uid": generate_uid(),
         "instance_number": 1,
-        "manufacturer": "MedMerge",
+        "manufacturer": MANUFACTURER,
         "manufacturer_model_name": "monai_medmerge",
         "software_versions": metadata.version("monai_medmerge"),
         "device_serial_number": "0",
