@@ -8,6 +8,7 @@ from monai_medmerge.transforms.dicom.results.report import write_structured_repo
 from monai_medmerge.transforms.dicom.results.segmentation import SaveDicomSegd, SegmentTable, write_seg
 from monai_medmerge.transforms.dicom.segmentation import LoadDicomSegd, read_seg
 from monai_medmerge.transforms.dicom.series import list_series
+from monai_medmerge.transforms.dicom.web import fetch_series
 from monai_medmerge.transforms.formats.reader import CheckedVolumeReader
 from monai_medmerge.transforms.images import MedicalImageReader
 from monai_medmerge.transforms.intensity import (
@@ -46,6 +47,7 @@ __all__ = [
     "apply_window",
     "correct_bias_field",
     "deidentify_result",
+    "fetch_series",
     "fit_channels",
     "labels_onto_grid",
     "list_series",
