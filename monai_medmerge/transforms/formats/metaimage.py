@@ -93,7 +93,7 @@ def _read_fields(stream: Any, where: str) -> dict[str, str]:
     while line := read_lines(stream, where):
         name, equals, value = line.partition("=")
         name = name.strip()
-        if not equals or name in fields:
+        if not equals or (name in fields and name != "Comment"):
             raise VolumeError("fields, each once", "another line", f"{where}, header")
         fields[name] = value.strip()
         if name == "ElementDataFile":
