@@ -31,10 +31,11 @@ from monai_medmerge.errors import DatasetError, OutputError
 from monai_medmerge.files import below, read_json, shown, whole_file, whole_folder, write_text
 
 DATALIST = "dataset.json"
+MULTILABEL = "multilabel"
 
 
 def load_datalist(
-    dataset_dir: str | os.PathLike[str], section: str, classes: int | None = None
+    dataset_dir: str | os.PathLike[str], section: str, classes: int | None = None, task: str = "classification"
 ) -> list[dict[str, Any]]:
     """Read one section of a folder's `dataset.json`, checked, with absolute image paths.
 
@@ -42,9 +43,11 @@ def load_datalist(
         dataset_dir: folder that holds `dataset.json`; image paths are relative to it.
         section: `training`, `validation`, `test` or another list of the file.
         classes: how many classes the network tells apart; by default as many as the file has `class_names`.
+        task: `multilabel`, where every image has any number of classes: a 0 or 1 for each; else one class number.
 
     Returns:
-        One `{"image": absolute path, "label": class number}` per image, in the file's order.
+        One `{"image": absolute path, "label": class number}` per image, in the file's order; of several labels, float32
+        (class,).
 
     Raises:
         DatasetError: the file or section is absent, empty or malformed, an image does not exist, or a label is not
@@ -67,7 +70,8 @@ def load_datalist(
     entries = datalist[section]
     if not isinstance(entries, list) or not entries:
         raise DatasetError("a list with at least one image", described(entries), f"{DATALIST}, {section}")
-    return [_check_entry(entry, folder, classes, f"{DATALIST}, {section}[{i}]") for i, entry in enumerate(entries)]
+    check = _check_labels if task == MULTILABEL else _check_entry
+    return [check(entry, folder, classes, f"{DATALIST}, {section}[{i}]") for i, entry in enumerate(entries)]
 
 
 def load_unlabelled(dataset_dir: str | os.PathLike[str]) -> list[dict[str, str]]:
@@ -122,6 +126,15 @@ def _check_entry(entry: Any, folder: Path, classes: int, where: str) -> dict[str
             f"a class number from 0 to {classes - 1}", shown(repr(label)), f"{where}.label ({shown(image.name)})"
         )
     return {"image": str(image), "label": label}
+
+
+def _check_labels(entry: Any, folder: Path, classes: int, where: str) -> dict[str, Any]:
+    """One image with a 0 or 1 for each class."""
+    labels = entry.get("label") if isinstance(entry, dict) else None
+    if not isinstance(labels, list) or len(labels) != classes or any(label not in (0, 1) for label in labels):
+        raise DatasetError(f"a 0 or 1 for each of {classes} classes", described(labels), f"{where}.label")
+    checked = _check_entry({**entry, "label": 0}, folder, classes, where)
+    return {**checked, "label": np.array(labels, np.float32)}
 
 
 def _image_of(entry: Mapping[str, Any], folder: Path, where: str) -> Path:
