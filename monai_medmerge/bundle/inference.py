@@ -11,6 +11,7 @@ from typing import Any
 from torch.utils.data import IterableDataset
 
 from monai_medmerge.bundle.configuration import reason
+from monai_medmerge.data.datasets import load_unlabelled
 from monai_medmerge.errors import DatasetError
 from monai_medmerge.files import shown
 
@@ -42,6 +43,22 @@ def list_images(folder: str | os.PathLike[str]) -> list[dict[str, str]]:
     if not images:
         raise DatasetError(f"an image ({', '.join(IMAGE_SUFFIXES)})", f"{len(files)} other files", root.name)
     return [{"image": str(path), "file": str(path.relative_to(root))} for path in images]
+
+
+def unlabelled_images(
+    dataset_dir: str | os.PathLike[str], folder: str | os.PathLike[str] | None = None
+) -> list[dict[str, str]]:
+    """Images of the task without labels: those that `dataset.json` lists as `unlabelled`, and those below a folder.
+
+    Args:
+        dataset_dir: with a `dataset.json`.
+        folder: with further images; None for none.
+
+    Raises:
+        DatasetError: as of `load_unlabelled` and `list_images`.
+    """
+    more = [] if folder is None else [{"image": item["image"]} for item in list_images(folder)]
+    return [*load_unlabelled(dataset_dir), *more]
 
 
 class ReadableImages(IterableDataset):

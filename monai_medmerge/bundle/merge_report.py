@@ -136,7 +136,7 @@ class MergeReport:
 
     def _worst(self, network: nn.Module) -> list[CasePicture]:
         """The test images that the network has most wrong; none of labels that do not exclude one another."""
-        if not self.pictures or self.outcome.task == "multi-label":
+        if not self.pictures or self.outcome.task == "multilabel":
             return []
         return worst_cases(
             network,

@@ -7,7 +7,7 @@ import platform
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import ignite
 import ignite.distributed as idist
@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from monai_medmerge.bundle.definition.document import FILE, Definition, Task
 from monai_medmerge.engines import PhaseTrainer
-from monai_medmerge.errors import SettingError
 from monai_medmerge.evaluation import (
     Resampling,
     class_results,
@@ -34,11 +34,10 @@ from monai_medmerge.handlers import NOTHING, lost_line
 from monai_medmerge.networks import coefficients, is_merged, merge_record
 from monai_medmerge.sources import Source
 
-Task = Literal["multi-class", "ordinal", "multi-label"]
 _RESULTS: Mapping[str, Callable[..., dict[str, Any]]] = {
-    "multi-class": class_results,
+    "classification": class_results,
     "ordinal": grade_results,
-    "multi-label": label_results,
+    "multilabel": label_results,
 }
 logger = logging.getLogger(__name__)
 
@@ -53,11 +52,9 @@ class Outcome:
         test_batches: dictionaries with `image` and `label`; they are read only to be reported, never to choose.
         class_names: one per class.
         seed: of the run; of the bootstrap too.
-        task: `multi-class`, `ordinal`, whose classes are grades in their order, or `multi-label`, whose labels are 0
-            or 1 of each class and whose scores are one sigmoid a class.
-
-    Raises:
-        SettingError: there is no such task.
+        definition: of the network, written beside its weights. Its task chooses the measures: of a `classification`,
+            also where there is none; `ordinal`, whose classes are grades in their order; `multilabel`, whose labels
+            are 0 or 1 of each class and whose scores are one sigmoid a class.
     """
 
     def __init__(
@@ -66,15 +63,14 @@ class Outcome:
         test_batches: Iterable[Any],
         class_names: Sequence[str],
         seed: int,
-        task: Task = "multi-class",
+        definition: Definition | None = None,
     ) -> None:
-        if task not in get_args(Task):
-            raise SettingError(f"one of {', '.join(get_args(Task))}", repr(task), "task")
+        self.definition = definition
+        self.task: Task = "classification" if definition is None else definition.task
         self.output_dir = Path(output_dir)
         self.test_batches = test_batches
         self.class_names = list(class_names)
         self.seed = seed
-        self.task = task
         self.inferer: Callable[..., Tensor] | None = None
         self.codes: Mapping[str, Any] | None = None
         self.predictions: tuple[np.ndarray, np.ndarray] | None = None
@@ -91,7 +87,7 @@ class Outcome:
             trained: the phases that led here, for the number of parameters trained.
         """
         self.stop_clock(stage)
-        probabilities, labels = predict(network, self.test_batches, sigmoid=self.task == "multi-label")
+        probabilities, labels = predict(network, self.test_batches, sigmoid=self.task == "multilabel")
         self.predictions = probabilities.double().numpy(), labels.numpy()
         results = _RESULTS[self.task](*self.predictions, self.class_names, Resampling(seed=self.seed))
         self.stages[stage] = {
@@ -150,6 +146,11 @@ class Outcome:
         if record is not None:
             hashes = dict(zip(record.sources, record.sha256, strict=True))
         learned = {"granularity": record.granularity, "constraint": record.constraint} if record else {}
+        # The definition first: weights are never without it.
+        definition: dict[str, str] = {}
+        if self.definition is not None:
+            self.definition.write(self.output_dir)
+            definition = {"definition_sha256": self.definition.sha256}
         save_weights(self.output_dir / "model.pt", network)
         write_json(
             self.output_dir / "metrics.json",
@@ -162,6 +163,7 @@ class Outcome:
                 "provenance": {source.name: origin_of(source) for source in sources},
                 **learned,
                 "weights_sha256": weights_sha256(network),
+                **definition,
                 "seed": self.seed,
                 "versions": {
                     "python": platform.python_version(),
@@ -175,7 +177,8 @@ class Outcome:
         if record is not None:
             with whole_file(self.output_dir / "contributions.png") as part:
                 contributions_plot(contributions(coefficients(merged), list(record.sources)), part)
-        written = ["model.pt", "metrics.json", "timings.json", *(["contributions.png"] if record else [])]
+        written = ["model.pt", *([FILE] if definition else []), "metrics.json", "timings.json"]
+        written += ["contributions.png"] if record else []
         logger.info("Written to %s: %s", self.output_dir.name, ", ".join(written))
 
 

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import ast
-import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import monai.networks.nets
 import torch
 from torch import Tensor, nn
 
 from monai_medmerge.bundle.alignment import AlignmentPlan, plan_alignment
-from monai_medmerge.bundle.configuration import SUFFIXES, explained, read_configuration
-from monai_medmerge.errors import SettingError
+from monai_medmerge.bundle.configuration import explained
 from monai_medmerge.inspection import copy_network
 from monai_medmerge.networks.kernels import kernel_tensors
 from monai_medmerge.sources import MatchReport, Source, adapt, match
-
-NETWORK_IDS = ("network_def", "network")
 
 
 @dataclass(frozen=True)
@@ -137,56 +130,3 @@ def check_input(network: nn.Module, images: Tensor, where: str) -> None:
     """
     with torch.no_grad(), explained("images that the network takes", where):
         copy_network(network).eval()(images)
-
-
-def build_network(description: str) -> nn.Module:
-    """The network that a configuration defines, or that a class and its arguments make.
-
-    Args:
-        description: a MONAI configuration file (json or yaml) with `network_def` or `network`, or `FILE::ID` for
-            another entry; or a class of `monai.networks.nets` or a dotted one, with literal keyword arguments:
-            ``DenseNet121(spatial_dims=2, in_channels=1, out_channels=3)``. A configuration may hold expressions, and
-            MONAI runs those that the entry needs: give only files that you would run.
-
-    Raises:
-        SettingError: there is no such file, entry or class, or what it makes is no network.
-
-    Example:
-        >>> type(build_network("torch.nn.Linear(in_features=2, out_features=1)")).__name__
-        'Linear'
-    """
-    file = description.split("::")[0]
-    if Path(file).suffix.lower() in SUFFIXES:
-        network = _from_config(Path(file), description.partition("::")[2])
-    else:
-        network = _from_class(description)
-    if not isinstance(network, nn.Module):
-        raise SettingError("a network", f"a {type(network).__name__}", description)
-    return network
-
-
-def _from_config(file: Path, name: str) -> Any:
-    parser = read_configuration(file)
-    name = name or next((key for key in NETWORK_IDS if key in parser), "")
-    if not name or name not in parser:
-        found = ", ".join(key for key in parser.config if key != "_meta_") or "none"
-        raise SettingError(f"an entry {name or ' or '.join(NETWORK_IDS)}", f"only {found}", file.name)
-    with explained("a configuration that defines a network", file.name):
-        parser.parse()
-        return parser.get_parsed_content(name, instantiate=True)
-
-
-def _from_class(description: str) -> Any:
-    with explained("a file, or a class with literal arguments", description):
-        expression = ast.parse(description.strip(), mode="eval").body
-        call = expression if isinstance(expression, ast.Call) else None
-        path = ast.unparse(call.func if call else expression)
-        arguments = [ast.literal_eval(argument) for argument in call.args] if call else []
-        keywords = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords} if call else {}
-    module, _, name = path.rpartition(".")
-    with explained("a class of monai.networks.nets, or a dotted one", path):
-        found = getattr(importlib.import_module(module) if module else monai.networks.nets, name)
-    if not (isinstance(found, type) and issubclass(found, nn.Module)):
-        raise SettingError("a class of networks", f"a {type(found).__name__}", path)
-    with explained("arguments that the class takes", path):
-        return found(*arguments, **keywords)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
+from monai_medmerge.bundle.definition.document import Definition
 from monai_medmerge.bundle.outcome import Outcome, parameters_trained
 from monai_medmerge.engines import PhaseTrainer
 from monai_medmerge.errors import DatasetError
@@ -28,6 +29,7 @@ class SegmentationOutcome(Outcome):
         seed: of the run; of the bootstrap too.
         inferer: from a volume and a network to its scores (1, class, *space).
         codes: class name to DICOM codes, from `class_codes`; they travel with the weights.
+        definition: of the network, written beside its weights.
     """
 
     def __init__(
@@ -38,8 +40,9 @@ class SegmentationOutcome(Outcome):
         seed: int,
         inferer: Callable[..., Tensor],
         codes: Mapping[str, Any] | None = None,
+        definition: Definition | None = None,
     ) -> None:
-        super().__init__(output_dir, test_batches, class_names, seed)
+        super().__init__(output_dir, test_batches, class_names, seed, definition)
         self.inferer: Callable[..., Tensor] = inferer
         self.codes = codes
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from monai_medmerge.bundle.configuration import SUFFIXES, explained, nameless_reason, read_configuration
-from monai_medmerge.bundle.plan import NETWORK_IDS, build_network
+from monai_medmerge.bundle.definition.networks import NETWORK_IDS, build_network
 from monai_medmerge.data.budget import label_budget
 from monai_medmerge.data.datasets import DATALIST, load_datalist
 from monai_medmerge.errors import DatasetError, SettingError

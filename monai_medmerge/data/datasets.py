@@ -1,11 +1,12 @@
 """Labelled images in one form: a folder with image files and a `dataset.json` that lists them.
 
 `dataset.json` is a datalist in the form MONAI reads (that of the Medical Segmentation Decathlon), with class numbers
-as labels and no patient identifiers::
+as labels and no patient identifiers; `unlabelled` may be absent::
 
     {
         "class_names": ["benign", "malignant"],
         "training": [{"image": "training/00000.png", "label": 0}, ...],
+        "unlabelled": [{"image": "unlabelled/00000.png"}, ...],
         "validation": [...],
         "test": [...]
     }
@@ -30,10 +31,11 @@ from monai_medmerge.errors import DatasetError, OutputError
 from monai_medmerge.files import below, read_json, shown, whole_file, whole_folder, write_text
 
 DATALIST = "dataset.json"
+MULTILABEL = "multilabel"
 
 
 def load_datalist(
-    dataset_dir: str | os.PathLike[str], section: str, classes: int | None = None
+    dataset_dir: str | os.PathLike[str], section: str, classes: int | None = None, task: str = "classification"
 ) -> list[dict[str, Any]]:
     """Read one section of a folder's `dataset.json`, checked, with absolute image paths.
 
@@ -41,9 +43,11 @@ def load_datalist(
         dataset_dir: folder that holds `dataset.json`; image paths are relative to it.
         section: `training`, `validation`, `test` or another list of the file.
         classes: how many classes the network tells apart; by default as many as the file has `class_names`.
+        task: `multilabel`, where every image has any number of classes: a 0 or 1 for each; else one class number.
 
     Returns:
-        One `{"image": absolute path, "label": class number}` per image, in the file's order.
+        One `{"image": absolute path, "label": class number}` per image, in the file's order; of several labels, float32
+        (class,).
 
     Raises:
         DatasetError: the file or section is absent, empty or malformed, an image does not exist, or a label is not
@@ -66,7 +70,39 @@ def load_datalist(
     entries = datalist[section]
     if not isinstance(entries, list) or not entries:
         raise DatasetError("a list with at least one image", described(entries), f"{DATALIST}, {section}")
-    return [_check_entry(entry, folder, classes, f"{DATALIST}, {section}[{i}]") for i, entry in enumerate(entries)]
+    check = _check_labels if task == MULTILABEL else _check_entry
+    return [check(entry, folder, classes, f"{DATALIST}, {section}[{i}]") for i, entry in enumerate(entries)]
+
+
+def load_unlabelled(dataset_dir: str | os.PathLike[str]) -> list[dict[str, str]]:
+    """The section `unlabelled` of a folder's `dataset.json`, which may be absent: images of the same task, no labels.
+
+    Args:
+        dataset_dir: folder that holds `dataset.json`; image paths are relative to it. An entry is `{"image": path}`.
+
+    Returns:
+        One `{"image": absolute path}` per image, in the file's order.
+
+    Raises:
+        DatasetError: the file is absent or malformed, an image does not exist, or it is in the section `test`.
+    """
+    folder = Path(dataset_dir).absolute()
+    datalist = read_datalist(folder / DATALIST)
+    entries = datalist.get("unlabelled", [])
+    if not isinstance(entries, list):
+        raise DatasetError("a list of images", described(entries), f"{DATALIST}, unlabelled")
+    tested = datalist.get("test")
+    kept = {entry.get("image") for entry in tested if isinstance(entry, dict)} if isinstance(tested, list) else set()
+    found = []
+    for i, entry in enumerate(entries):
+        where = f"{DATALIST}, unlabelled[{i}]"
+        if not isinstance(entry, dict) or not isinstance(entry.get("image"), str):
+            raise DatasetError('an object with "image" (a path)', described(entry), where)
+        image = _image_of(entry, folder, where)
+        if entry["image"] in kept:
+            raise DatasetError("an image that is not in the section test", shown(image.name), f"{where}.image")
+        found.append({"image": str(image)})
+    return found
 
 
 def read_datalist(path: Path) -> dict[str, Any]:
@@ -83,16 +119,29 @@ def _check_entry(entry: Any, folder: Path, classes: int, where: str) -> dict[str
     """One image with its label, as the data loaders want it."""
     if not isinstance(entry, dict) or not isinstance(entry.get("image"), str) or "label" not in entry:
         raise DatasetError('an object with "image" (a path) and "label"', described(entry), where)
-    image = below(folder, entry["image"], f"{where}.image", DatasetError, links=True)
-    label = entry["label"]
-    if not image.exists():
-        raise DatasetError("an image that exists", f"no {shown(image.name)}", f"{where}.image")
+    image, label = _image_of(entry, folder, where), entry["label"]
     # JSON's true would pass for 1.
     if not isinstance(label, int) or isinstance(label, bool) or not 0 <= label < classes:
         raise DatasetError(
             f"a class number from 0 to {classes - 1}", shown(repr(label)), f"{where}.label ({shown(image.name)})"
         )
     return {"image": str(image), "label": label}
+
+
+def _check_labels(entry: Any, folder: Path, classes: int, where: str) -> dict[str, Any]:
+    """One image with a 0 or 1 for each class."""
+    labels = entry.get("label") if isinstance(entry, dict) else None
+    if not isinstance(labels, list) or len(labels) != classes or any(label not in (0, 1) for label in labels):
+        raise DatasetError(f"a 0 or 1 for each of {classes} classes", described(labels), f"{where}.label")
+    checked = _check_entry({**entry, "label": 0}, folder, classes, where)
+    return {**checked, "label": np.array(labels, np.float32)}
+
+
+def _image_of(entry: Mapping[str, Any], folder: Path, where: str) -> Path:
+    image = below(folder, entry["image"], f"{where}.image", DatasetError, links=True)
+    if not image.exists():
+        raise DatasetError("an image that exists", f"no {shown(image.name)}", f"{where}.image")
+    return image
 
 
 def described(value: Any) -> str:

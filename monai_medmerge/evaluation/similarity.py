@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from monai_medmerge.errors import DatasetError
-from monai_medmerge.inspection import device_of, evaluating
-from monai_medmerge.ranking.features import pair
+from monai_medmerge.inspection import device_of, evaluating, image_of
 from monai_medmerge.ranking.order import load_into
 from monai_medmerge.ranking.transferability import cka
 from monai_medmerge.sources.checkpoint import Source
@@ -37,7 +36,7 @@ def layer_similarity(
         merged: from `merge` or `fold`; its mode is put back.
         network: what the sources are loaded into: the plain network that was merged into.
         sources: what was merged.
-        batches: target images: dictionaries with `image` and `label`, or pairs; gone through once. At least 4 images.
+        batches: target images, 4 or more, in any form of `image_of`; gone through once. Labels are not looked at.
 
     Returns:
         One row per layer, in the order in which they are called: `layer`, and the CKA for each source's name.
@@ -57,7 +56,7 @@ def layer_similarity(
     watched = [merged, *(load_into(network, source).to(device_of(merged)) for source in sources)]
     seen: list[dict[str, list[Tensor]]] = [{} for _ in watched]
     for batch in batches:
-        images = pair(batch)[0]
+        images = image_of(batch)
         for module, outputs in zip(watched, seen, strict=True):
             _record(module, images, outputs)
     if not seen[0]:

@@ -8,16 +8,18 @@ from pathlib import Path
 
 from monai_medmerge.errors import SettingError
 from monai_medmerge.sources.checkpoint import Source, plain_name
+from monai_medmerge.sources.keymaps import KeyMap
 
 Paths = str | Path | Sequence[str | Path] | Mapping[str, str | Path]
 
 
-def load_sources(paths: Paths) -> list[Source]:
+def load_sources(paths: Paths, key_map: KeyMap | None = None) -> list[Source]:
     """Read several sources, each with a name of its own.
 
     Args:
         paths: files or bundle folders; names are those of the files, with as much of their folders as tells them
             apart, or the keys of a mapping.
+        key_map: of `Source.from_file`, for every source.
 
     Raises:
         SettingError: there is none, or one is no path.
@@ -38,7 +40,7 @@ def load_sources(paths: Paths) -> list[Source]:
     else:
         listed = _checked([paths] if isinstance(paths, str | Path) else paths)
         names = _names(listed)
-    return [Source.from_file(path, name) for path, name in zip(listed, names, strict=True)]
+    return [Source.from_file(path, name, key_map) for path, name in zip(listed, names, strict=True)]
 
 
 def _checked(paths: object) -> list[Path]:

@@ -13,14 +13,14 @@ import nibabel as nib
 import numpy as np
 from monai.config import PathLike
 from monai.data import ImageReader
-from monai.data.utils import affine_to_spacing
-from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
+from monai.utils import ensure_tuple
 from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from monai_medmerge.errors import NiftiError, SettingError
 from monai_medmerge.transforms.foreign import guarded, is_file, quiet
 from monai_medmerge.transforms.policies import check_finite, complete_policies, give_remarks, settle
+from monai_medmerge.transforms.spatial import check_volume_choice, choose_volume, spatial_meta
 
 # What each check can do about a violation. "sform" and "qform" choose between the two; "repair" converts to mm.
 NIFTI_POLICIES: Mapping[str, tuple[str, ...]] = {
@@ -78,8 +78,7 @@ class CheckedNiftiReader(ImageReader):
         max_bytes: int = 2**32,
     ) -> None:
         super().__init__()
-        if not (volume is None or volume == "all" or (isinstance(volume, int) and volume >= 0)):
-            raise SettingError("a number from zero, 'all' or None", repr(volume), "volume")
+        check_volume_choice(volume)
         self.volume = volume
         self.policies = complete_policies(NIFTI_POLICIES, policies)
         self.max_bytes = max_bytes
@@ -111,15 +110,7 @@ class CheckedNiftiReader(ImageReader):
                 NiftiError, "a readable NIfTI image", img.path.name, lambda: self._read(img.path, remarks)
             )
         give_remarks(remarks)
-        spatial_shape = array.shape[:-1] if channels else array.shape
-        return array, {
-            MetaKeys.AFFINE: affine,
-            MetaKeys.ORIGINAL_AFFINE: affine.copy(),
-            MetaKeys.SPACE: SpaceKeys.RAS,
-            MetaKeys.SPATIAL_SHAPE: np.asarray(spatial_shape),
-            MetaKeys.ORIGINAL_CHANNEL_DIM: -1 if channels else float("nan"),
-            "spacing": affine_to_spacing(affine),
-        }
+        return array, spatial_meta(array, affine, channels)
 
     def _read(self, path: Path, remarks: list[str]) -> tuple[NDArray[Any], NDArray[np.float64], bool]:
         image = load_nifti(path, self.max_bytes)
@@ -136,18 +127,7 @@ class CheckedNiftiReader(ImageReader):
             array = array.reshape(array.shape[:3])
             # An alpha channel is dropped.
             return np.stack([array[name] for name in ("R", "G", "B")], axis=-1), True
-        while array.ndim > 3 and array.shape[-1] == 1:
-            array = array[..., 0]
-        if array.ndim <= 3:
-            return array, False
-        if array.ndim > 4 or self.volume is None:
-            found = f"{'x'.join(map(str, array.shape))}: choose with volume=0 to {array.shape[3] - 1}, or 'all'"
-            raise NiftiError("one volume", found if array.ndim == 4 else "more than four dimensions", where)
-        if self.volume == "all":
-            return array, True
-        if int(self.volume) >= array.shape[3]:
-            raise NiftiError(f"a volume below {array.shape[3]}", str(self.volume), where)
-        return array[..., int(self.volume)], False
+        return choose_volume(array, self.volume, NiftiError, where)
 
 
 def load_nifti(path: Path, max_bytes: int) -> nib.Nifti1Image:

@@ -93,6 +93,7 @@ def test_a_report_is_written_and_a_candidate_is_verified(merged: Path, volumes: 
     state = torch.load(merged / "model.pt", weights_only=True)
     state["conv_final.2.conv.bias"][2] -= 50
     torch.save(state, tmp_path / "worse.pt")
+    shutil.copy(merged / "model.json", tmp_path)
     weights["candidate"] = tmp_path / "worse.pt"
     done = run("verify", site_data=volumes, output_dir=tmp_path, **weights)
     assert done.returncode == 3, done.stderr[-2000:]

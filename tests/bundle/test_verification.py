@@ -61,7 +61,8 @@ def weights(bundle_root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict
     torch.save(state, folder / "reference.pt")
     state["fc.bias"][CLASSES.index("malignant")] -= 1
     torch.save(state, folder / "damaged.pt")
-    return {path.stem: path for path in folder.iterdir()}
+    shutil.copy(bundle_root / "models" / "model.json", folder)
+    return {path.stem: path for path in folder.glob("*.pt")}
 
 
 def verify(command: list[str]) -> tuple[int, str]:

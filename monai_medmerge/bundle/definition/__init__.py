@@ -1,0 +1,1 @@
+"""What travels with weights: network, preprocessing, classes, task, defined once."""
