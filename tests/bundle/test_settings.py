@@ -62,7 +62,7 @@ def test_a_refusal_is_one_line(bundle_command: Command, tmp_path: Path) -> None:
 
 def test_what_breaks_is_no_result_of_a_verification(bundle_command: Command, tmp_path: Path) -> None:
     # 1 means that the candidate has failed.
-    status, log = run(bundle_command("verify", reference="a.pt", output_dir=tmp_path, num_classes="$1 / 0"))
+    status, log = run(bundle_command("verify", reference="a.pt", output_dir=tmp_path, seed="$1 / 0"))
     assert status == 2
     assert "Traceback" not in log
     status, log = run(bundle_command("verify", reference="a.pt", output_dir=tmp_path, device="$1 / 0", verbose=True))
