@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from monai_medmerge.errors import NiftiError, SettingError
 from monai_medmerge.transforms.foreign import guarded, is_file, quiet
 from monai_medmerge.transforms.policies import check_finite, complete_policies, give_remarks, settle
+from monai_medmerge.transforms.sidecar import describe_volumes
 from monai_medmerge.transforms.spatial import check_volume_choice, choose_volume, spatial_meta
 
 # What each check can do about a violation. "sform" and "qform" choose between the two; "repair" converts to mm.
@@ -48,6 +49,7 @@ class CheckedNiftiReader(ImageReader):
 
     The array has axes (x, y, z), with the colours of an RGB file or the volumes of a 4-D file as a last axis. Values
     are scaled by scl_slope and scl_inter; integers without scaling stay integers. The affine maps to RAS millimetres.
+    "volumes" in the metadata says what tells volumes apart: b-values or times, of files beside the image or its header.
 
     Args:
         volume: which volume of a 4-D file to read, from zero; "all" keeps them as channels; None refuses such files.
@@ -106,18 +108,19 @@ class CheckedNiftiReader(ImageReader):
         """
         remarks: list[str] = []
         with quiet():
-            array, affine, channels = guarded(
+            array, affine, channels, volumes = guarded(
                 NiftiError, "a readable NIfTI image", img.path.name, lambda: self._read(img.path, remarks)
             )
         give_remarks(remarks)
-        return array, spatial_meta(array, affine, channels)
+        return array, {**spatial_meta(array, affine, channels), "volumes": volumes}
 
-    def _read(self, path: Path, remarks: list[str]) -> tuple[NDArray[Any], NDArray[np.float64], bool]:
+    def _read(self, path: Path, remarks: list[str]) -> tuple[NDArray[Any], NDArray[np.float64], bool, str]:
         image = load_nifti(path, self.max_bytes)
         affine = check_affine(image, self.policies, path.name, remarks)
         array, channels = self._select(_scaled_voxels(image, path.name), path.name)
         check_finite(array, NiftiError, path.name, self.policies["nonfinite"], remarks)
-        return array, affine, channels
+        count = image.shape[3] if len(image.shape) == 4 else 1
+        return array, affine, channels, describe_volumes(path, image.header, count, self.volume)
 
     def _select(self, array: NDArray[Any], where: str) -> tuple[NDArray[Any], bool]:
         """Return the volume that was asked for, and whether a last axis holds channels."""

@@ -27,10 +27,10 @@ def biased(shape):
     return tissue, field, (tissue * field).astype(np.float32)
 
 
-@pytest.mark.parametrize("shape", [(40, 36, 30), (64, 60)])
+@pytest.mark.parametrize("shape", [(24, 22, 20), (48, 44)])
 def test_a_field_that_was_put_in_is_removed(shape):
     tissue, _, image = biased(shape)
-    corrected = correct_bias_field(image, shrink=2)
+    corrected = correct_bias_field(image, shrink=2, iterations=(30, 30))
     inner = tuple(slice(3, -3) for _ in shape)
 
     def spread(values):

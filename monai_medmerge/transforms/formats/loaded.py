@@ -6,7 +6,7 @@ import bz2
 import gzip
 import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Literal, Protocol
@@ -135,7 +135,7 @@ def beside(path: Path, name: str) -> Path:
     return found
 
 
-def read_lines(stream: BinaryIO, where: str) -> str:
+def read_line(stream: BinaryIO, where: str) -> str:
     """Return the next line of a text header, without its end; an empty string where the header ends.
 
     Raises:
@@ -169,3 +169,14 @@ def parse_sizes(text: str, where: str, count: int) -> list[int]:
     if not all(value.is_integer() and 0 < value < 2**31 for value in values):
         raise VolumeError("whole numbers above zero", "others", where)
     return [int(value) for value in values]
+
+
+def field(fields: Mapping[str, str], name: str, where: str) -> str:
+    """Return a field of a text header.
+
+    Raises:
+        VolumeError: there is none of that name.
+    """
+    if name not in fields:
+        raise VolumeError(f"the field {name}", "none", where)
+    return fields[name]

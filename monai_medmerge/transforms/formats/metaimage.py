@@ -19,9 +19,10 @@ from monai_medmerge.transforms.formats.loaded import (
     Packing,
     beside,
     count_bytes,
+    field,
     parse_numbers,
     parse_sizes,
-    read_lines,
+    read_line,
     read_voxels,
     unpacked,
 )
@@ -59,13 +60,13 @@ def load_metaimage(path: Path, max_bytes: int) -> Loaded:
     where = path.name
     with path.open("rb") as stream:
         fields = _read_fields(stream, where)
-        rank = parse_sizes(_field(fields, "NDims", where), f"{where}, NDims", 1)[0]
+        rank = parse_sizes(field(fields, "NDims", where), f"{where}, NDims", 1)[0]
         if rank not in (3, 4):
             raise VolumeError("three axes, or four", str(rank), f"{where}, NDims")
         channels = parse_sizes(fields.get("ElementNumberOfChannels", "1"), f"{where}, ElementNumberOfChannels", 1)[0]
         if rank == 4 and channels > 1:
             raise VolumeError("three axes of vectors", "four", where)
-        sizes = parse_sizes(_field(fields, "DimSize", where), f"{where}, DimSize", rank)
+        sizes = parse_sizes(field(fields, "DimSize", where), f"{where}, DimSize", rank)
         # The channels of a voxel lie together.
         shape = [channels, *sizes] if channels > 1 else sizes
         dtype, packing = _find_dtype(fields, where), _find_packing(fields, where)
@@ -90,10 +91,10 @@ def load_metaimage(path: Path, max_bytes: int) -> Loaded:
 
 def _read_fields(stream: Any, where: str) -> dict[str, str]:
     fields: dict[str, str] = {}
-    while line := read_lines(stream, where):
+    while line := read_line(stream, where):
         name, equals, value = line.partition("=")
         name = name.strip()
-        if not equals or name in fields:
+        if not equals or (name in fields and name != "Comment"):
             raise VolumeError("fields, each once", "another line", f"{where}, header")
         fields[name] = value.strip()
         if name == "ElementDataFile":
@@ -101,12 +102,6 @@ def _read_fields(stream: Any, where: str) -> dict[str, str]:
     if fields.get("ObjectType", "Image").lower() != "image" or "ElementDataFile" not in fields:
         raise VolumeError("a MetaImage that ends in ElementDataFile", "another format", where)
     return fields
-
-
-def _field(fields: Mapping[str, str], name: str, where: str) -> str:
-    if name not in fields:
-        raise VolumeError(f"the field {name}", "none", where)
-    return fields[name]
 
 
 def _first(fields: Mapping[str, str], names: tuple[str, ...]) -> str | None:
@@ -119,7 +114,7 @@ def _flag(fields: Mapping[str, str], names: tuple[str, ...], default: bool) -> b
 
 
 def _find_dtype(fields: Mapping[str, str], where: str) -> np.dtype[Any]:
-    name = _DTYPES.get(_field(fields, "ElementType", where).upper().removesuffix("_ARRAY"))
+    name = _DTYPES.get(field(fields, "ElementType", where).upper().removesuffix("_ARRAY"))
     if name is None:
         raise VolumeError("integer or real voxels", "others", f"{where}, ElementType")
     big = _flag(fields, ("BinaryDataByteOrderMSB", "ElementByteOrderMSB"), default=False)

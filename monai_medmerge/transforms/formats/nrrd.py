@@ -21,9 +21,10 @@ from monai_medmerge.transforms.formats.loaded import (
     Packing,
     beside,
     count_bytes,
+    field,
     parse_numbers,
     parse_sizes,
-    read_lines,
+    read_line,
     read_voxels,
     unpacked,
 )
@@ -65,10 +66,10 @@ def load_nrrd(path: Path, max_bytes: int) -> Loaded:
     where = path.name
     with path.open("rb") as stream:
         fields = _read_fields(stream, where)
-        rank = parse_sizes(_field(fields, "dimension", where), f"{where}, dimension", 1)[0]
+        rank = parse_sizes(field(fields, "dimension", where), f"{where}, dimension", 1)[0]
         if rank not in (3, 4):
             raise VolumeError("three axes, or four", str(rank), f"{where}, dimension")
-        sizes = parse_sizes(_field(fields, "sizes", where), f"{where}, sizes", rank)
+        sizes = parse_sizes(field(fields, "sizes", where), f"{where}, sizes", rank)
         dtype, packing = _find_dtype(fields, where), _find_packing(fields, where)
         count_bytes(dtype, sizes, max_bytes, where)
         if name := fields.get("data file") or fields.get("datafile"):
@@ -96,10 +97,10 @@ def load_nrrd(path: Path, max_bytes: int) -> Loaded:
 
 
 def _read_fields(stream: Any, where: str) -> dict[str, str]:
-    if not re.fullmatch(r"NRRD000[1-5]", read_lines(stream, where)):
+    if not re.fullmatch(r"NRRD000[1-5]", read_line(stream, where)):
         raise VolumeError("an NRRD file of version 1 to 5", "another format", where)
     fields: dict[str, str] = {}
-    while line := read_lines(stream, where):
+    while line := read_line(stream, where):
         # Comments, and key/value pairs, which say nothing of the geometry.
         if line.startswith("#") or ":=" in line:
             continue
@@ -111,18 +112,12 @@ def _read_fields(stream: Any, where: str) -> dict[str, str]:
     return fields
 
 
-def _field(fields: Mapping[str, str], name: str, where: str) -> str:
-    if name not in fields:
-        raise VolumeError(f"the field {name}", "none", where)
-    return fields[name]
-
-
 def _find_dtype(fields: Mapping[str, str], where: str) -> np.dtype[Any]:
-    dtype = _DTYPES.get(_field(fields, "type", where).lower())
+    dtype = _DTYPES.get(field(fields, "type", where).lower())
     if dtype is None:
         raise VolumeError("integer or real voxels", "others", f"{where}, type")
     if dtype.itemsize > 1:
-        endian = _field(fields, "endian", where).lower()
+        endian = field(fields, "endian", where).lower()
         if endian not in ("little", "big"):
             raise VolumeError("little or big", "another", f"{where}, endian")
         dtype = dtype.newbyteorder("<" if endian == "little" else ">")
@@ -130,7 +125,7 @@ def _find_dtype(fields: Mapping[str, str], where: str) -> np.dtype[Any]:
 
 
 def _find_packing(fields: Mapping[str, str], where: str) -> Packing:
-    packing = _PACKINGS.get(_field(fields, "encoding", where).lower())
+    packing = _PACKINGS.get(field(fields, "encoding", where).lower())
     if packing is None:
         raise VolumeError("raw, gzip or bzip2", "another", f"{where}, encoding")
     for name in ("line skip", "byte skip", "lineskip", "byteskip"):

@@ -118,6 +118,16 @@ def test_what_a_file_does_not_tell_is_named_and_no_uptake_guessed(tmp_path, attr
         ToUptaked("image")({"image": MetaTensor(torch.as_tensor(array), meta=meta)})
 
 
+def test_a_name_of_a_file_is_not_said(tmp_path):
+    injected = {"RadiopharmaceuticalInformationSequence": injection()}
+    write_series(tmp_path, voxels((1, 4, 5)), **{**PET, **injected, "PatientWeight": 77777})
+    path = next(tmp_path.iterdir()).rename(tmp_path / "Doe, Jane")
+    path.write_bytes(path.read_bytes().replace(b"77777", b"7777x"))
+    _, meta = read(path)
+    assert math.isnan(meta["suv_factor"])
+    assert "Jane" not in meta["suv_lacks"]
+
+
 def test_what_is_no_pet_has_no_uptake(tmp_path):
     write_series(tmp_path, voxels())
     _, meta = read(tmp_path)

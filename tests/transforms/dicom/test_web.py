@@ -53,7 +53,7 @@ def server(tmp_path_factory):
     with (folder / "log").open("w") as log:
         process = subprocess.Popen([ORTHANC, folder / "settings.json"], stdout=log, stderr=log)
         try:
-            for _ in range(100):
+            for _ in range(300):
                 try:
                     requests.get(f"http://127.0.0.1:{port}/system", timeout=1).raise_for_status()
                     break

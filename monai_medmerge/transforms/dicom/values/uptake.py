@@ -24,6 +24,7 @@ _TAGS = [
     *("SeriesDate", "SeriesTime", "AcquisitionDate", "AcquisitionTime", "FrameReferenceTime", "ActualFrameDuration"),
     "RadiopharmaceuticalInformationSequence",
 ]
+_DOSE = ("RadionuclideTotalDose", "RadionuclideHalfLife")
 # Philips' factors from counts to uptake and to Bq/ml.
 _PHILIPS = [0x70531000, 0x70531009, 0x70530010]
 _SECONDS = 86_400
@@ -56,8 +57,8 @@ def find_uptake(headers: Sequence[Header]) -> Uptake:
         return Uptake(lacks=lack.found)
     except DicomSeriesError as error:
         # Of the place, the keyword alone: a file's name may be a patient's.
-        keyword = error.where.split(", ")[-1] if ", " in error.where else "attributes"
-        return Uptake(lacks=f"{keyword} that can be read")
+        keyword = error.where.split(", ")[-1]
+        return Uptake(lacks=f"{keyword if keyword in (*_TAGS, *_DOSE) else 'attributes'} that can be read")
     return Uptake(factor)
 
 
@@ -112,8 +113,7 @@ def _per_activity(datasets: Sequence[Dataset], where: str) -> float:
     injected = items(first, "RadiopharmaceuticalInformationSequence", where)[:1]
     if not injected:
         raise _LackError("RadiopharmaceuticalInformationSequence")
-    dose = _positive(injected[0], "RadionuclideTotalDose", where)
-    half_life = _positive(injected[0], "RadionuclideHalfLife", where)
+    dose, half_life = (_positive(injected[0], keyword, where) for keyword in _DOSE)
     correction = str(first.get("DecayCorrection") or "")
     if correction == "ADMIN":
         return weight * 1000 / dose
