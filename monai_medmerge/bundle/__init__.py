@@ -15,6 +15,7 @@ from monai_medmerge.bundle.phases import phase_handlers
 from monai_medmerge.bundle.ranking import choose_sources, rank_sources
 from monai_medmerge.bundle.reading import read_sources
 from monai_medmerge.bundle.segmentation_outcome import SegmentationOutcome, volume_dice
+from monai_medmerge.bundle.settings import check_settings
 from monai_medmerge.bundle.starts import best_start, choose_start
 from monai_medmerge.bundle.tasks import task_loss
 from monai_medmerge.bundle.verification import named_reference, read_gate, set_aside_report, verify
@@ -39,6 +40,7 @@ __all__ = [
     "align_sources",
     "best_start",
     "check_ranks_agree",
+    "check_settings",
     "choose_sources",
     "choose_start",
     "class_codes",
