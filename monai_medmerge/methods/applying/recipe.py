@@ -13,7 +13,7 @@ from monai_medmerge.errors import SettingError, UnsafeCheckpointError
 from monai_medmerge.methods.averages import uniform_average
 from monai_medmerge.methods.registry import Method
 from monai_medmerge.methods.tensors import TensorHeader, TensorReaders
-from monai_medmerge.sources.checkpoint import all_finite
+from monai_medmerge.sources.checkpoint.values import all_finite, is_sound
 from monai_medmerge.sources.patterns import selects
 
 BASES = ("anchor", "mean")
@@ -146,9 +146,12 @@ class Recipe:
         merged = merged.to(header.dtype)
         if all_finite(merged):
             return merged
+        # A mask with minus infinity is no weight: it is copied.
+        if all(is_sound(reader()) for reader in readers.values()):
+            return readers[self.anchor if self.anchor in readers else min(readers)]().to(header.dtype)
         # No method loses a NaN, so that a look at the result is enough until there is one to be found.
         for n, reader in (*readers.items(), *([(-1, base)] if base else [])):
-            if not all_finite(reader()):
+            if not is_sound(reader()):
                 source = self.sources[n] if n >= 0 else "the base"
                 raise UnsafeCheckpointError("finite weights", "NaN or infinite values", f"{source}, {name}")
         raise SettingError("finite weights", f"NaN or infinite values in {header.dtype}", where)
