@@ -33,6 +33,7 @@ class Source:
         UnsafeCheckpointError: there is no tensor, or a value is not finite.
 
     Example:
+        >>> import torch
         >>> source = Source.from_network(torch.nn.Linear(2, 1), "tiny")
         >>> source.name, sorted(source.tensors)
         ('tiny', ['bias', 'weight'])

@@ -77,7 +77,9 @@ def readings(stored: Collection[str], wanted: Collection[str]) -> list[Reading]:
         )
         if names:
             found.append(Reading(names, removed, added))
-    return sorted(found, key=lambda reading: (-len(reading.names), len(reading.removed) + len(reading.added)))
+    found.sort(key=lambda reading: (-len(reading.names), len(reading.removed) + len(reading.added)))
+    # Two ways to say the same are one.
+    return [reading for n, reading in enumerate(found) if all(dict(reading.names) != dict(r.names) for r in found[:n])]
 
 
 def _by_plain_name(names: Iterable[str]) -> dict[str, str]:
