@@ -1,13 +1,13 @@
 """What the readers make of every series below folders, judged by readers that share no code with them.
 
-python -m benchmarks.reading FOLDER [FOLDER ...]     every series and every NIfTI file below the folders
+python -m benchmarks.reading FOLDER [FOLDER ...]     every series and every volume file below the folders
 python -m benchmarks.reading --monai                 the test files in the packages pydicom and nibabel, each by itself
 
-Every DICOM series and every NIfTI file below the folders is read as it is; a series of several volumes, or without
+Every DICOM series and every volume file below the folders is read as it is; a series of several volumes, or without
 positions, is read a second time as all of its volumes, or as pictures. A reading is right if each of its slices is a
-frame of the files, as pydicom decodes it, at its place, and if dcm2niix and nibabel, where they read the grid, give
-the same values; disputed if pydicom confirms every frame and dcm2niix alone has other values. With --monai the readers
-of MONAI are judged as well, by the same rule.
+frame of the files, as pydicom decodes it, at its place, and if dcm2niix, nibabel and ITK, where they read the grid,
+give the same values; disputed if pydicom confirms every frame and dcm2niix alone has other values. With --monai the
+readers of MONAI are judged as well, by the same rule.
 """
 
 from __future__ import annotations
@@ -23,18 +23,26 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import nibabel as nib
 import numpy as np
 import pydicom
 from monai.data import ITKReader, PydicomReader
 
-from benchmarks.reading_oracles import compare_frames, compare_mosaic, compare_nifti, compare_volumes, convert
+from benchmarks.reading_oracles import (
+    compare_frames,
+    compare_mosaic,
+    compare_nifti,
+    compare_other,
+    compare_volumes,
+    convert,
+)
 from monai_medmerge.errors import MedMergeError
-from monai_medmerge.transforms import CheckedNiftiReader, DicomSeriesReader
+from monai_medmerge.transforms import CheckedNiftiReader, CheckedVolumeReader, DicomSeriesReader
 from monai_medmerge.transforms.foreign import quiet
 
+_VOLUMES = (".nrrd", ".nhdr", ".mha", ".mhd", ".mgh", ".mgz", ".hdr", ".par")
 # Words of an error, and the arguments under which the same files are read a second time.
 _SECOND: dict[str, dict[str, Any]] = {
     "one volume,": {"volume": "all"},
@@ -42,15 +50,16 @@ _SECOND: dict[str, dict[str, Any]] = {
     'geometry="none"': {"geometry": "none"},
     "one level": {"level": 0},
     "choose with stack": {"stack": 0},
+    "a place and an orientation in the patient, found": {"policies": {"no_form": "warn"}},
 }
 
 
 @dataclass(frozen=True)
 class Case:
-    """What is read at once: the files of a DICOM series, or one NIfTI file, and its name in the list."""
+    """What is read at once: the files of a DICOM series, or one file of another format, and its name in the list."""
 
     files: tuple[Path, ...]
-    nifti: bool
+    kind: Literal["dicom", "nifti", "volume"]
     name: str
 
 
@@ -60,17 +69,19 @@ def find_cases(folder: Path, each: bool) -> Iterator[Case]:
         files = sorted(path for path in directory.iterdir() if path.is_file())
         for path in files:
             if path.name.lower().endswith((".nii", ".nii.gz")):
-                yield Case((path,), True, path.name)
+                yield Case((path,), "nifti", path.name)
+            elif path.name.lower().endswith(_VOLUMES):
+                yield Case((path,), "volume", path.name)
         groups: dict[tuple[str, str], list[Path]] = {}
-        for path in (path for path in files if path.name.lower().endswith(".dcm") or _is_dicom(path)):
+        for path in (path for path in files if path.suffix.lower() == ".dcm" or _is_dicom(path)):
             groups.setdefault((str(path), "") if each else _series_of(path), []).append(path)
         for group in groups.values():
-            yield Case(tuple(group), False, group[0].name)
+            yield Case(tuple(group), "dicom", group[0].name)
 
 
 def _is_dicom(path: Path) -> bool:
     with path.open("rb") as file:
-        return file.read(132)[128:] == b"DICM"
+        return file.read(132)[128:] == b"DICM" and path.name != "DICOMDIR"
 
 
 def _series_of(path: Path) -> tuple[str, str]:
@@ -85,17 +96,19 @@ def _series_of(path: Path) -> tuple[str, str]:
 
 def read(case: Case, **arguments: Any) -> tuple[np.ndarray, Mapping[str, Any]]:
     """Read with this package's readers."""
-    if case.nifti:
-        nifti = CheckedNiftiReader(**arguments)
-        return nifti.get_data(nifti.read(case.files[0]))
+    if case.kind != "dicom":
+        reader: Any = (CheckedNiftiReader if case.kind == "nifti" else CheckedVolumeReader)(**arguments)
+        found: tuple[np.ndarray, Mapping[str, Any]] = reader.get_data(reader.read(case.files[0]))
+        return found
     dicom = DicomSeriesReader(**arguments)
     return dicom.get_data(dicom.read(case.files))
 
 
 def judge(array: np.ndarray, meta: Mapping[str, Any], case: Case) -> str:
     """Return "right", "disputed", "not judged", or what is wrong."""
-    if case.nifti:
-        return compare_nifti(array, meta, case.files[0])
+    if case.kind != "dicom":
+        compare = compare_nifti if case.kind == "nifti" else compare_other
+        return compare(array, meta, case.files[0])
     dataset = pydicom.dcmread(case.files[0], stop_before_pixels=True)
     if "MOSAIC" in (dataset.get("ImageType") or []):
         return compare_mosaic(array, meta, case.files)
@@ -176,7 +189,7 @@ def report(cases: Sequence[Case], monai: bool, listed: bool) -> None:
                 kinds[f"{verdict}: {detail}"] += 1
             if listed or verdict in ("wrong", "disputed"):
                 print(f"{case.name}: {verdict} {detail}".rstrip())
-        if monai and not case.nifti and found[0][0] != "no image":
+        if monai and case.kind == "dicom" and found[0][0] != "no image":
             for reader in (ITKReader, PydicomReader):
                 others[reader.__name__][monai_verdict(reader, case)] += 1
     print(f"\n{len(cases)} series and files\n\n| verdict | number |\n|---|---|")

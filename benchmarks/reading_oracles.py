@@ -224,6 +224,26 @@ def compare_nifti(array: np.ndarray, meta: Mapping[str, Any], path: Path) -> str
     return "right" if right else "wrong place"
 
 
+def compare_other(array: np.ndarray, meta: Mapping[str, Any], path: Path) -> str:
+    """Compare with ITK's reading of an NRRD or MetaImage, and nibabel's of other volumes."""
+    if path.suffix.lower() in (".nrrd", ".nhdr", ".mha", ".mhd"):
+        import itk
+
+        picture = itk.imread(str(path))
+        values = np.asarray(itk.array_from_image(picture))
+        values = np.moveaxis(values, (0, 1, 2), (2, 1, 0)) if values.ndim > 3 else values.T
+        affine = np.eye(4)
+        affine[:3, :3] = itk.array_from_matrix(picture.GetDirection())[:3, :3] * list(picture.GetSpacing())[:3]
+        affine[:3, 3] = list(picture.GetOrigin())[:3]
+        affine = np.diag([-1.0, -1, 1, 1]) @ affine
+    else:
+        image = nib.load(path, strict_sort=True) if path.suffix.lower() == ".par" else nib.load(path)
+        values, affine = np.asarray(image.dataobj), image.affine
+    if values.size != array.size or not np.allclose(values.reshape(array.shape), array, rtol=1e-4, equal_nan=True):
+        return "wrong values"
+    return "right" if np.allclose(meta["affine"], affine, atol=1e-3) else "wrong place"
+
+
 def _computable(image: nib.Nifti1Image) -> bool:
     try:
         return bool(math.isfinite(float(np.sum(image.get_qform()))))

@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from monai_medmerge.commands import COMMANDS
+from monai_medmerge.commands.parsing import Parser
 from monai_medmerge.errors import MedMergeError
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m monai_medmerge", description=__doc__)
+    parser = Parser(prog="python -m monai_medmerge", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     for command in COMMANDS:
         command.add(commands)

@@ -74,6 +74,10 @@ class NiftiError(MedMergeError):
     """A NIfTI file contradicts itself, is damaged or needs a choice that was not made."""
 
 
+class VolumeError(MedMergeError):
+    """A volume file of another format contradicts itself, is damaged or needs a choice that was not made."""
+
+
 def causes(error: BaseException | None) -> Iterator[BaseException]:
     """An error, what it was raised from, and so on to the root, each once even where they go in a circle.
 

@@ -23,6 +23,7 @@ from monai_medmerge.engines import FineTuner, LinearProbeTrainer
 from monai_medmerge.engines.teach import TeachTrainer
 from monai_medmerge.evaluation import predict
 from monai_medmerge.methods import merge_with
+from monai_medmerge.ranking.decision import Decision, Evidence, decide
 from monai_medmerge.ranking.mixture import mixture_weights
 from monai_medmerge.ranking.order import load_into
 from monai_medmerge.ranking.picking import probe_losses
@@ -179,6 +180,19 @@ class Cell:
     def picked(self) -> int:
         """The source that the labels pick."""
         return int(np.argmin(self.losses))
+
+    @cached_property
+    def decision(self) -> Decision:
+        """What `method: auto` decides, from the labels and before anything is trained."""
+        average = self.average()
+        labels = self.labelled.labels.numpy()
+        probes = [float("nan")] * (len(self.networks) + 1)
+        if self.labels:
+            probes = [*self.losses, *probe_losses([average], plain(*self.labelled), seed=self.seed)]
+        said = [self.said(network, self.labelled.images).numpy() if self.labels else None for network in self.networks]
+        empty = np.empty((0, self.target.classes))
+        said = [empty if found is None else found for found in said]
+        return decide(Evidence([s.name for s in self.sources], probes, said, labels, len(self.unlabelled)))
 
     def tuned(self, network: nn.Module, phase: int, rate: float | None = None, steps: int | None = None) -> nn.Module:
         """A fine-tuned copy, recalibrated."""

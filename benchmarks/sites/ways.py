@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 from torch import nn
 
 from benchmarks.sites.cell import STEPS, Cell
@@ -92,6 +93,32 @@ def _all_teachers(cell: Cell) -> Mixture:
     return [(weight / 2, network) for weight, network in (*mixture(cell), *tuned_ensemble(cell))]
 
 
+def auto(cell: Cell) -> nn.Module:
+    """What `method: auto` decides, by the same decision and the same phases as the package's (`AutoMerge`)."""
+    decision = cell.decision
+    cell.notes["auto"] = {"start": decision.start, "weights": [round(weight, 3) for weight in decision.weights]}
+    if not cell.labels:
+        return taught_from_average(cell)
+    teachers = [(weight / 2, network) for weight, network in zip(decision.weights, cell.networks, strict=True)]
+    half = 0.5 if any(decision.weights) else 1.0
+    teachers += [(weight * half, network) for weight, network in tuned_ensemble(cell)]
+    start = cell.tuned(cell.average(), PHASES["average"]) if decision.start is None else cell.all_tuned[decision.start]
+    return cell.student(start, cell.soft(teachers), steps=STUDENT_STEPS)
+
+
+def same_as_auto(cell: Cell) -> str | None:
+    """The way that `auto` is in this cell, trained the same to the bit; None if it is one of its own.
+
+    Args:
+        cell: of the case.
+    """
+    if not cell.labels:
+        return "taught_from_average"
+    decision = cell.decision
+    same = decision.start == cell.picked and np.allclose(decision.weights, cell.weights(cell.networks))
+    return "taught" if same else None
+
+
 def taught_by_one(cell: Cell) -> nn.Module:
     """Control: as `taught`, by the picked source alone, as it is and fine-tuned."""
     both = [(0.5, picked(cell)), (0.5, cell.fine_tuned)]
@@ -125,6 +152,21 @@ def source_as_it_is(number: int) -> Way:
         return cell.networks[number]
 
     way.__name__ = f"source_{number}"
+    return way
+
+
+def source_tuned(number: int) -> Way:
+    """A source, fine-tuned: what a ranking of sources should foretell.
+
+    Args:
+        number: of the source.
+    """
+
+    def way(cell: Cell) -> nn.Module:
+        cell.notes[way.__name__] = {"probe": round(cell.losses[number], 4)}
+        return cell.all_tuned[number]
+
+    way.__name__ = f"tuned_{number}"
     return way
 
 
@@ -162,8 +204,9 @@ WAYS: dict[str, Way] = {
     for way in (
         picked, ft, lpft, ft_long, lpft_long, ft_average, ft_own, self_taught, self_taught_afresh, self_taught_long,
         taught, taught_from_average, taught_by_one, taught_by_random, taught_elsewhere,
-        *(source_as_it_is(number) for number in range(SITES - 1)),
+        auto, *(source_as_it_is(number) for number in range(SITES - 1)),
+        *(source_tuned(number) for number in range(SITES - 1)),
         average, mixture, ensemble, ratatouille, tuned_ensemble,
     )
 }  # fmt: skip
-FOR_NO_LABELS = ("average", "ensemble", "taught_from_average", *(f"source_{n}" for n in range(SITES - 1)))
+FOR_NO_LABELS = ("auto", "average", "ensemble", "taught_from_average", *(f"source_{n}" for n in range(SITES - 1)))

@@ -15,6 +15,7 @@ from monai_medmerge.bundle.phases import phase_handlers
 from monai_medmerge.bundle.ranking import choose_sources, rank_sources
 from monai_medmerge.bundle.reading import read_sources
 from monai_medmerge.bundle.segmentation_outcome import SegmentationOutcome, volume_dice
+from monai_medmerge.bundle.settings import check_settings
 from monai_medmerge.bundle.starts import best_start, choose_start
 from monai_medmerge.bundle.tasks import task_loss
 from monai_medmerge.bundle.verification import named_reference, read_gate, set_aside_report, verify
@@ -25,7 +26,7 @@ from monai_medmerge.data.site import load_cases
 from monai_medmerge.data.volumes import list_volumes, load_volumes
 from monai_medmerge.files import owned, save_weights, whole_file, write_json
 from monai_medmerge.sources.filling import load_weights, log_match
-from monai_medmerge.transforms.dicom.codes import class_codes, offer_code, segments_of
+from monai_medmerge.transforms.dicom.results.codes import class_codes, offer_code, segments_of
 
 __all__ = [
     "AutoMerge",
@@ -39,6 +40,7 @@ __all__ = [
     "align_sources",
     "best_start",
     "check_ranks_agree",
+    "check_settings",
     "choose_sources",
     "choose_start",
     "class_codes",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
-from monai.bundle import ConfigParser
+from monai.bundle import ConfigParser, ConfigWorkflow
 
 from monai_medmerge.errors import MedMergeError, SettingError, causes
 
@@ -37,6 +38,20 @@ def read_configuration(file: str | Path) -> ConfigParser:
     parser = ConfigParser()
     parser.read_config(content)
     return parser
+
+
+def calling_workflow() -> ConfigWorkflow | None:
+    """The workflow of `python -m monai.bundle run` that evaluates the expression which called us, if one does."""
+    # Note [How an overlay sees the configuration around it]
+    # An expression is given what it refers to by id, and nothing else; but the ids of a user's trainer are not known
+    # to a file written before it. The workflow that evaluates the expression knows them all, and is a caller of it.
+    frame = inspect.currentframe()
+    while frame is not None:
+        caller = frame.f_locals.get("self")
+        if isinstance(caller, ConfigWorkflow):
+            return caller
+        frame = frame.f_back
+    return None
 
 
 @contextmanager

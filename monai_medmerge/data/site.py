@@ -18,6 +18,7 @@ def load_cases(
     classes: int | None = None,
     columns: Sequence[str | None] = (),
     table: str | os.PathLike[str] | None = None,
+    task: str = "classification",
 ) -> list[dict[str, Any]]:
     """The labelled cases of one section, each with its file's name and its value of every column, as text.
 
@@ -28,6 +29,7 @@ def load_cases(
         columns: such as `site`, `scanner` or `sex`; None among them stands for a column that nobody asked for.
         table: CSV file with a column `image`, that names images as the `dataset.json` does, and the other columns. By
             default the columns are entries of the images in the `dataset.json`.
+        task: as of `load_datalist`.
 
     Raises:
         DatasetError: as `load_datalist`, or an image has no value of a column. The image is told by its number.
@@ -43,7 +45,7 @@ def load_cases(
         ...     [{**case, "image": ""} for case in load_cases(folder, "test", columns=["site", None])]
         [{'image': '', 'label': 0, 'file': 'a.png', 'site': 'north'}]
     """
-    items = load_datalist(site_data, section, classes)
+    items = load_datalist(site_data, section, classes, task)
     entries = read_datalist(Path(site_data, DATALIST))[section]
     wanted = [column for column in columns if column]
     rows = {entry["image"]: entry for entry in entries} if table is None else _read_table(Path(table))

@@ -11,7 +11,7 @@ import numpy as np
 from monai_medmerge.data.datasets import DATALIST, described, read_datalist
 from monai_medmerge.errors import DatasetError
 from monai_medmerge.files import below, shown
-from monai_medmerge.transforms.dicom.folders import DICOM_SUFFIXES
+from monai_medmerge.transforms.dicom.archives import DICOM_SUFFIXES
 from monai_medmerge.transforms.dicom.headers import is_dicom
 
 NIFTI = (".nii", ".nii.gz")

@@ -18,9 +18,9 @@ from monai_medmerge.evaluation.bootstrap import Estimate
 from monai_medmerge.evaluation.comparison.cases import ALL, CLASS
 from monai_medmerge.evaluation.comparison.rows import (
     CALIBRATION,
-    CLASSIFICATION,
     CONFIDENT_ERRORS,
     FEWEST,
+    SEGMENTATION,
     Comparison,
     Row,
 )
@@ -284,7 +284,7 @@ def _overall(comparison: Comparison) -> list[Measured]:
 
 
 def _classes(comparison: Comparison) -> list[Measured]:
-    measure = "recall" if comparison.task == CLASSIFICATION else "Dice"
+    measure = "Dice" if comparison.task == SEGMENTATION else "recall"
     found = [_drop(row, f"drop in {measure} of {row.group}") for row in comparison.select(CLASS, measure)]
     # Of a class without a case nothing can be said, and that must be seen.
     unknown = Estimate(float("nan"), float("nan"), float("nan"))
@@ -303,7 +303,7 @@ def _groups(comparison: Comparison) -> list[Measured]:
 
 
 def _main_measure(comparison: Comparison) -> str:
-    return "macro F1" if comparison.task == CLASSIFICATION else "Dice"
+    return "Dice" if comparison.task == SEGMENTATION else "macro F1"
 
 
 def _flips(comparison: Comparison) -> list[Measured]:

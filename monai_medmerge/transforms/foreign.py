@@ -22,7 +22,7 @@ from monai_medmerge.errors import MedMergeError
 
 T = TypeVar("T")
 
-_LOGGERS = ("pydicom", "nibabel", "PIL", "highdicom")
+_LOGGERS = ("pydicom", "nibabel", "PIL", "highdicom", "dicomweb_client")
 _lock = threading.Lock()
 _calls_inside = 0
 _restore = ExitStack()

@@ -17,6 +17,7 @@ from PIL import Image, ImageOps
 from monai_medmerge.errors import DatasetError, SettingError
 from monai_medmerge.transforms.dicom.reader import DicomSeriesReader
 from monai_medmerge.transforms.foreign import guarded, is_file, is_folder, quiet
+from monai_medmerge.transforms.formats.reader import CheckedVolumeReader, format_of
 from monai_medmerge.transforms.nifti import CheckedNiftiReader
 from monai_medmerge.transforms.policies import check_finite, complete_policies, give_remarks
 
@@ -24,8 +25,14 @@ from monai_medmerge.transforms.policies import check_finite, complete_policies, 
 PICTURE_POLICIES: Mapping[str, tuple[str, ...]] = {"nonfinite": ("error", "warn")}
 # A quarter of a gigabyte of RGB, from where Pillow warns.
 MAX_PIXELS = 89_478_485
-_NIFTI = (b"n+1\x00", b"n+2\x00", b"ni1\x00", b"ni2\x00")
-_NO_SERIES = {"volumes": "{}", "spacing_source": "", "frame_time": float("nan")}
+_NIFTI = (b"n+1\x00", b"n+2\x00")
+_NO_SERIES = {
+    "volumes": "{}",
+    "spacing_source": "",
+    "frame_time": float("nan"),
+    "suv_factor": float("nan"),
+    "suv_lacks": "",
+}
 _PICTURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM", b"II*\x00", b"MM\x00*")
 
 
@@ -37,7 +44,7 @@ class ImageRequest:
 
 
 class MedicalImageReader(ImageReader):
-    """Read DICOM, NIfTI, PNG, JPEG, TIFF and BMP, told apart by their first bytes.
+    """Read DICOM, NIfTI, the formats of `CheckedVolumeReader`, PNG, JPEG, TIFF and BMP, told apart by first bytes.
 
     A picture or a single DICOM frame comes as (x, y), with RGB as a last axis; a series, folder or NIfTI file as
     (x, y, z). Palette pictures come as RGB and alpha channels are dropped, so that a batch has one kind of image.
@@ -48,9 +55,11 @@ class MedicalImageReader(ImageReader):
         dicom: arguments of `DicomSeriesReader`; `squeeze` is True unless given.
         nifti: arguments of `CheckedNiftiReader`.
         picture: arguments of `read_picture`.
+        volume: arguments of `CheckedVolumeReader`.
 
     Raises:
-        MedMergeError: from `get_data`, one that names the file: `DicomSeriesError`, `NiftiError` or `DatasetError`.
+        MedMergeError: from `get_data`, one that names the file: `DicomSeriesError`, `NiftiError`, `VolumeError` or
+            `DatasetError`.
 
     Example:
         >>> from monai.transforms import LoadImaged
@@ -65,10 +74,12 @@ class MedicalImageReader(ImageReader):
         dicom: Mapping[str, Any] | None = None,
         nifti: Mapping[str, Any] | None = None,
         picture: Mapping[str, Any] | None = None,
+        volume: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.dicom = DicomSeriesReader(**{"squeeze": True, **(dicom or {})})
         self.nifti = CheckedNiftiReader(**(nifti or {}))
+        self.volume = CheckedVolumeReader(**(volume or {}))
         self.picture = dict(picture or {})
         complete_policies(PICTURE_POLICIES, self.picture.get("policies"))
 
@@ -98,17 +109,20 @@ class MedicalImageReader(ImageReader):
             raise DatasetError("a file or a folder", "nothing of that name", first.name)
         with first.open("rb") as file:
             head = file.read(352)
-        if head[128:132] == b"DICM":
+        if head[128:132] == b"DICM" or head.startswith(b"PK\x03\x04"):
             return self.dicom.get_data(self.dicom.read(first))
         if head.startswith(_PICTURES):
             return read_picture(first, **self.picture)
+        if format_of(first):
+            return _with_facts(*self.volume.get_data(self.volume.read(first)))
         if head[344:348] in _NIFTI or head[4:8] in _NIFTI or head[:2] == b"\x1f\x8b":
-            return self._read_nifti(first)
-        raise DatasetError("DICOM, NIfTI, PNG, JPEG, TIFF or BMP", "another or a damaged format", first.name)
+            return _with_facts(*self.nifti.get_data(self.nifti.read(first)))
+        expected = "DICOM, NIfTI, NRRD, MetaImage, MGH, Analyze, PAR, PNG, JPEG, TIFF or BMP"
+        raise DatasetError(expected, "another or a damaged format", first.name)
 
-    def _read_nifti(self, path: Path) -> tuple[NDArray[Any], dict[str, Any]]:
-        array, meta = self.nifti.get_data(self.nifti.read(path))
-        return array, {**meta, **_no_dicom(array.ndim > len(meta[MetaKeys.SPATIAL_SHAPE]))}
+
+def _with_facts(array: NDArray[Any], meta: Mapping[str, Any]) -> tuple[NDArray[Any], dict[str, Any]]:
+    return array, {**_no_dicom(array.ndim > len(meta[MetaKeys.SPATIAL_SHAPE])), **meta}
 
 
 def _no_dicom(colored: bool) -> dict[str, Any]:

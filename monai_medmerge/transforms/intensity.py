@@ -111,10 +111,11 @@ class ApplyWindowd(MapTransform):
         index: which of the file's windows or tables.
         prefer_lut: whether the file's table goes before its window.
         allow_missing_keys: skip keys that a dictionary lacks.
+        name: of one of the file's windows, as WindowCenterWidthExplanation has it ("LUNG"), in place of `index`.
 
     Raises:
-        SettingError: an unknown preset, a centre without a width, or both of preset and centre.
-        DicomSeriesError: the file's window is meant and it has none.
+        SettingError: an unknown preset, a centre without a width, or two of preset, centre and name.
+        DicomSeriesError: the file's window is meant and it has none, or none of that name.
 
     Example:
         >>> ApplyWindowd(keys="image", preset="brain")({"image": torch.tensor([[-40.0, 39.5, 100.0]])})["image"]
@@ -130,8 +131,12 @@ class ApplyWindowd(MapTransform):
         index: int = 0,
         prefer_lut: bool = True,
         allow_missing_keys: bool = False,
+        name: str | None = None,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
+        if name is not None and (preset is not None or center is not None):
+            raise SettingError("a preset, a centre, or a name", "two of them", "ApplyWindowd")
+        self.name = name
         if preset is not None and preset not in WINDOW_PRESETS:
             raise SettingError(f"one of {', '.join(WINDOW_PRESETS)}", repr(preset), "preset")
         self.window: tuple[float, float] | None = WINDOW_PRESETS[preset] if preset else None
@@ -148,6 +153,13 @@ class ApplyWindowd(MapTransform):
         for key in self.key_iterator(result):
             image = result[key]
             voi = json.loads(image.meta.get("voi", "{}")) if isinstance(image, MetaTensor) else {}
+            if self.name is not None:
+                names = voi.get("names", [])
+                if self.name.upper() not in names:
+                    known = ", ".join(sorted(set(names) - {""})) or "none with a name"
+                    raise DicomSeriesError(f"a window named {self.name.upper()!r} in the file", known, "VOI")
+                result[key] = apply_voi(image, voi, names.index(self.name.upper()), prefer_lut=False)
+                continue
             if self.window is None:
                 result[key] = apply_voi(image, voi, self.index, self.prefer_lut)
                 continue

@@ -15,7 +15,7 @@ from monai.transforms import MapTransform
 
 from monai_medmerge.errors import SettingError
 from monai_medmerge.files import whole_file
-from monai_medmerge.transforms.dicom.segmentation_writer import SegmentTable, write_seg
+from monai_medmerge.transforms.dicom.results.segmentation import SegmentTable, write_seg
 from monai_medmerge.transforms.writing import OutputPaths, whole_labels
 
 logger = logging.getLogger(__name__)

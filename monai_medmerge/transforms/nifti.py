@@ -13,14 +13,15 @@ import nibabel as nib
 import numpy as np
 from monai.config import PathLike
 from monai.data import ImageReader
-from monai.data.utils import affine_to_spacing
-from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
+from monai.utils import ensure_tuple
 from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from monai_medmerge.errors import NiftiError, SettingError
 from monai_medmerge.transforms.foreign import guarded, is_file, quiet
 from monai_medmerge.transforms.policies import check_finite, complete_policies, give_remarks, settle
+from monai_medmerge.transforms.sidecar import describe_volumes
+from monai_medmerge.transforms.spatial import check_volume_choice, choose_volume, spatial_meta
 
 # What each check can do about a violation. "sform" and "qform" choose between the two; "repair" converts to mm.
 NIFTI_POLICIES: Mapping[str, tuple[str, ...]] = {
@@ -48,6 +49,7 @@ class CheckedNiftiReader(ImageReader):
 
     The array has axes (x, y, z), with the colours of an RGB file or the volumes of a 4-D file as a last axis. Values
     are scaled by scl_slope and scl_inter; integers without scaling stay integers. The affine maps to RAS millimetres.
+    "volumes" in the metadata says what tells volumes apart: b-values or times, of files beside the image or its header.
 
     Args:
         volume: which volume of a 4-D file to read, from zero; "all" keeps them as channels; None refuses such files.
@@ -78,8 +80,7 @@ class CheckedNiftiReader(ImageReader):
         max_bytes: int = 2**32,
     ) -> None:
         super().__init__()
-        if not (volume is None or volume == "all" or (isinstance(volume, int) and volume >= 0)):
-            raise SettingError("a number from zero, 'all' or None", repr(volume), "volume")
+        check_volume_choice(volume)
         self.volume = volume
         self.policies = complete_policies(NIFTI_POLICIES, policies)
         self.max_bytes = max_bytes
@@ -107,26 +108,19 @@ class CheckedNiftiReader(ImageReader):
         """
         remarks: list[str] = []
         with quiet():
-            array, affine, channels = guarded(
+            array, affine, channels, volumes = guarded(
                 NiftiError, "a readable NIfTI image", img.path.name, lambda: self._read(img.path, remarks)
             )
         give_remarks(remarks)
-        spatial_shape = array.shape[:-1] if channels else array.shape
-        return array, {
-            MetaKeys.AFFINE: affine,
-            MetaKeys.ORIGINAL_AFFINE: affine.copy(),
-            MetaKeys.SPACE: SpaceKeys.RAS,
-            MetaKeys.SPATIAL_SHAPE: np.asarray(spatial_shape),
-            MetaKeys.ORIGINAL_CHANNEL_DIM: -1 if channels else float("nan"),
-            "spacing": affine_to_spacing(affine),
-        }
+        return array, {**spatial_meta(array, affine, channels), "volumes": volumes}
 
-    def _read(self, path: Path, remarks: list[str]) -> tuple[NDArray[Any], NDArray[np.float64], bool]:
+    def _read(self, path: Path, remarks: list[str]) -> tuple[NDArray[Any], NDArray[np.float64], bool, str]:
         image = load_nifti(path, self.max_bytes)
         affine = check_affine(image, self.policies, path.name, remarks)
         array, channels = self._select(_scaled_voxels(image, path.name), path.name)
         check_finite(array, NiftiError, path.name, self.policies["nonfinite"], remarks)
-        return array, affine, channels
+        count = image.shape[3] if len(image.shape) == 4 else 1
+        return array, affine, channels, describe_volumes(path, image.header, count, self.volume)
 
     def _select(self, array: NDArray[Any], where: str) -> tuple[NDArray[Any], bool]:
         """Return the volume that was asked for, and whether a last axis holds channels."""
@@ -136,18 +130,7 @@ class CheckedNiftiReader(ImageReader):
             array = array.reshape(array.shape[:3])
             # An alpha channel is dropped.
             return np.stack([array[name] for name in ("R", "G", "B")], axis=-1), True
-        while array.ndim > 3 and array.shape[-1] == 1:
-            array = array[..., 0]
-        if array.ndim <= 3:
-            return array, False
-        if array.ndim > 4 or self.volume is None:
-            found = f"{'x'.join(map(str, array.shape))}: choose with volume=0 to {array.shape[3] - 1}, or 'all'"
-            raise NiftiError("one volume", found if array.ndim == 4 else "more than four dimensions", where)
-        if self.volume == "all":
-            return array, True
-        if int(self.volume) >= array.shape[3]:
-            raise NiftiError(f"a volume below {array.shape[3]}", str(self.volume), where)
-        return array[..., int(self.volume)], False
+        return choose_volume(array, self.volume, NiftiError, where)
 
 
 def load_nifti(path: Path, max_bytes: int) -> nib.Nifti1Image:

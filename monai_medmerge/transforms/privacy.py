@@ -18,7 +18,7 @@ from monai_medmerge.errors import SettingError
 SAFE_META: tuple[str, ...] = (
     *(MetaKeys.AFFINE, MetaKeys.ORIGINAL_AFFINE, MetaKeys.SPACE, MetaKeys.SPATIAL_SHAPE),
     *(MetaKeys.ORIGINAL_CHANNEL_DIM, "spacing", "modality", "photometric_interpretation", "units", "voi"),
-    *("volumes", "spacing_source", "frame_time", "series_hash", "study_hash"),
+    *("volumes", "spacing_source", "frame_time", "suv_factor", "suv_lacks", "series_hash", "study_hash"),
 )
 
 

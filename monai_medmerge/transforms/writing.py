@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from monai_medmerge.errors import SettingError
 
+# How far from a whole number a label may be.
+_BETWEEN = 0.01
 # Endings that say what a source is; what follows another point of a name, as in a UID, belongs to the name.
 SUFFIXES = (".nii.gz", ".nii", ".dcm", ".dicom", ".ima")
 
@@ -58,7 +60,9 @@ class OutputPaths:
 
 
 def whole_labels(values: NDArray[Any], known: Collection[int], where: str) -> NDArray[np.int64]:
-    """Numbers as labels, rounded, because interpolation and float arithmetic leave 0.9999.
+    """Numbers as labels: whole ones, but for what float arithmetic leaves, as 0.9999.
+
+    Half-way between 0 and 2 is no label 1: what was interpolated is refused, and not rounded to another structure.
 
     Args:
         values: of any type and shape.
@@ -66,13 +70,16 @@ def whole_labels(values: NDArray[Any], known: Collection[int], where: str) -> ND
         where: what the values are, for the error.
 
     Raises:
-        SettingError: a value is none of the labels.
+        SettingError: a value is none of the labels, or between two of them.
 
     Example:
         >>> whole_labels(np.array([0.0, 0.9999, 2.0]), [1, 2], "pred").tolist()
         [0, 1, 2]
     """
     found = np.round(values) if values.dtype.kind == "f" else values
+    if found is not values and (between := int((abs(values - found) > _BETWEEN).sum())):
+        expected = "whole labels (invert with nearest_interp=True, or take LabelsToSourced)"
+        raise SettingError(expected, f"{between} values between two, as interpolation leaves them", where)
     # What is not finite equals no label.
     if unknown := sorted(set(np.unique(found).tolist()) - {0, *known}, key=str):
         raise SettingError(f"labels among {[0, *known]}", str(unknown[:9]), where)

@@ -386,7 +386,7 @@ def test_a_browser_shows_every_figure_and_asks_for_nothing(
         return [image.complete, image.naturalWidth, box.left, box.width, box.height, image.currentSrc];
     })"""
     images = browser.execute_script(script)
-    assert len(images) == 9 + 5 + 20
+    assert len(images) == 9 + 5 + 40
     pictures = parse(written[PAGE]).found
     shown = {
         a["srcset" if scheme == "dark" else "src"] for t, a in pictures if t == ("source", "img")[scheme == "light"]

@@ -8,7 +8,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from monai.data import DataLoader, Dataset
 from monai.transforms import Compose, LoadImaged
@@ -170,6 +170,7 @@ def test_names_of_any_letters_give_one_line_of_ours(tmp_path, name, reader_class
     assert str(tmp_path) not in said
 
 
+@settings(deadline=None)
 @given(st.text(max_size=300))
 def test_any_name_gives_one_line_of_ours(name):
     with pytest.raises(MedMergeError) as caught:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import os
 from pathlib import Path
 
@@ -242,3 +243,54 @@ def test_a_qform_that_cannot_be_computed_disagrees_with_the_sform(tmp_path, quat
     path.write_bytes(data)
     with pytest.raises(NiftiError, match="a qform that can be computed"):
         read(path)
+
+
+@pytest.fixture
+def four(tmp_path):
+    """Four volumes, two seconds apart."""
+    image = nib.Nifti1Image(np.arange(4 * 24, dtype=np.int16).reshape(2, 3, 4, 4), np.eye(4))
+    image.header.set_xyzt_units("mm", "msec")
+    image.header.set_zooms((1, 1, 1, 2000))
+    nib.save(image, tmp_path / "a.nii.gz")
+    return tmp_path / "a.nii.gz"
+
+
+def volumes_of(path, volume="all"):
+    reader = CheckedNiftiReader(volume=volume)
+    return json.loads(reader.get_data(reader.read(path))[1]["volumes"])
+
+
+def test_what_tells_volumes_apart_is_in_the_metadata(four):
+    assert volumes_of(four) == {"dimension": "time", "unit": "s", "values": [0, 2, 4, 6], "also": {}, "of": 4}
+    four.with_name("a.json").write_text(json.dumps({"RepetitionTime": 3, "PatientName": "Doe"}))
+    assert volumes_of(four)["values"] == [0, 3, 6, 9]
+    four.with_name("a.json").write_text(json.dumps({"VolumeTiming": [0, 1, 5, 6]}))
+    assert volumes_of(four, 2)["values"] == [5]
+    four.with_name("a.bval").write_text("0 1000 1000 2000\n")
+    assert volumes_of(four) == {
+        "dimension": "DiffusionBValue",
+        "unit": "s/mm2",
+        "values": [0, 1000, 1000, 2000],
+        "also": {},
+        "of": 4,
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.bval", "0 1000"),
+        ("a.bval", "0 1000 nan 3"),
+        ("a.bval", "Doe"),
+        ("a.json", "no json"),
+        ("a.json", "[" * 100_000),
+        ("a.json", '{"VolumeTiming": [1, 2]}'),
+        ("a.json", '{"RepetitionTime": "Doe"}'),
+        ("a.json", "[1]"),
+    ],
+)
+def test_a_file_beside_that_is_damaged_or_of_another_number_is_refused_by_name(four, name, content):
+    four.with_name(name).write_text(content)
+    with pytest.raises(NiftiError, match=rf"^{name}: expected") as caught:
+        volumes_of(four)
+    assert "Doe" not in str(caught.value)

@@ -36,9 +36,12 @@ def test_labels_keep_their_numbers_or_are_refused(tmp_path):
     assert not (tmp_path / "wrong").exists()
 
 
-def test_integers_are_not_rounded_and_floats_are():
+def test_what_arithmetic_leaves_is_a_label_and_what_interpolation_leaves_is_none():
     assert whole_labels(np.array([0, 7], np.uint8), [7], "pred").tolist() == [0, 7]
-    assert whole_labels(np.array([0.4, 6.6]), [7], "pred").tolist() == [0, 7]
+    assert whole_labels(np.array([0.0001, 6.9999]), [7], "pred").tolist() == [0, 7]
+    # Half-way from 0 to 2 is 1: another structure.
+    with pytest.raises(SettingError, match=r"^pred: expected whole labels .*, found 1 values between two"):
+        whole_labels(np.array([0, 1.1, 2]), [1, 2], "pred")
 
 
 @pytest.mark.parametrize("file", ["../../escaped/case.nii", "/escaped/case.nii"])

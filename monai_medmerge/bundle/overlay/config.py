@@ -2,29 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from monai.bundle import ConfigComponent, ConfigItem, ConfigParser, ConfigWorkflow, ReferenceResolver
+from monai.bundle import ConfigComponent, ConfigItem, ConfigParser, ReferenceResolver
 
 from monai_medmerge.errors import SettingError
 
 USUAL_IDS = ("train::trainer", "trainer")
-
-
-def calling_workflow() -> ConfigWorkflow | None:
-    """The workflow of `python -m monai.bundle run` that evaluates the expression which called us, if one does."""
-    # Note [How an overlay sees the configuration around it]
-    # An expression is given what it refers to by id, and nothing else; but the ids of a user's trainer are not known
-    # to a file written before it. The workflow that evaluates the expression knows them all, and is a caller of it.
-    frame = inspect.currentframe()
-    while frame is not None:
-        caller = frame.f_locals.get("self")
-        if isinstance(caller, ConfigWorkflow):
-            return caller
-        frame = frame.f_back
-    return None
 
 
 def find_trainer(parser: ConfigParser, run_id: str, wanted: str | None = None) -> str:

@@ -7,8 +7,9 @@ from typing import Any
 
 from monai.bundle import ConfigExpression, ConfigWorkflow, ReferenceResolver
 
-from monai_medmerge.bundle.overlay.config import calling_workflow
+from monai_medmerge.bundle.configuration import calling_workflow
 from monai_medmerge.bundle.overlay.workflow import MergedWorkflow, reason_last
+from monai_medmerge.bundle.settings import tell_in_one_line
 
 logger = logging.getLogger(__name__)
 
@@ -20,6 +21,7 @@ def __getattr__(name: str) -> object:
     # evaluates it before anything else, asking this module for the name once for every workflow.
     if name != "overlay":
         raise AttributeError(name)
+    tell_in_one_line()
     workflow = calling_workflow()
     if workflow is None:
         logger.warning("medmerge.json takes part in `python -m monai.bundle run` alone: nothing is merged here")

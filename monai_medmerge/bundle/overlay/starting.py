@@ -7,6 +7,7 @@ import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from monai_medmerge.bundle.overlay.checkpoints import redirect_savers, set_aside
 from monai_medmerge.bundle.overlay.config import find_trainer, when_made
 from monai_medmerge.bundle.overlay.merging import MergedStart, MergeOptions, merged_start
 from monai_medmerge.bundle.overlay.network import trained_network
+from monai_medmerge.bundle.settings import unused
 from monai_medmerge.errors import SettingError
 from monai_medmerge.files import owned, save_weights, weights_sha256, whole_file, write_json
 from monai_medmerge.sources import load_sources, match
@@ -62,7 +64,7 @@ class Overlay:
         keep_loaders: bool = False,
         **options: Any,
     ) -> None:
-        known = [field.name for field in fields(MergeOptions)]
+        known = _fields()
         if unknown := sorted(set(options) - set(known)):
             others = [name for name in inspect.signature(Overlay).parameters if name != "options"]
             raise SettingError(f"settings among {', '.join([*known, *others])}", ", ".join(unknown), "medmerge")
@@ -90,6 +92,7 @@ class Overlay:
         if self.installed:
             return
         parser = workflow.parser
+        _refuse_mistaken(unused(parser.get()))
         self.trainer_id = find_trainer(parser, workflow.run_id, self.trainer_id)
         if self.output_dir is None:
             root = workflow.config_root_path
@@ -197,6 +200,21 @@ class Overlay:
         write_json(self._folder / RECORD, record)
         with whole_file(self._folder / "coefficients.safetensors") as part:
             save_file({name: table.contiguous().cpu() for name, table in start.coefficients.items()}, str(part))
+
+
+def _refuse_mistaken(names: Sequence[str]) -> None:
+    """Refuse what was meant for the overlay and reaches nothing: a user's own unused values are his."""
+    options = [name for name in (*inspect.signature(Overlay).parameters, *_fields()) if name != "options"]
+    for name in names:
+        if nearest := get_close_matches(name, [*options, "medmerge"], 1, cutoff=0.8):
+            top = nearest[0] in ("sources", "coefficient_epochs", "medmerge")
+            raise SettingError(
+                f"--{'' if top else 'medmerge::'}{nearest[0]}", f"--{name}, which nothing uses", "overlay"
+            )
+
+
+def _fields() -> list[str]:
+    return [field.name for field in fields(MergeOptions)]
 
 
 def _flag(name: str, value: bool | str) -> bool:

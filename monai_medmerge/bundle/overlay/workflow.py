@@ -10,6 +10,7 @@ from monai.bundle import ConfigWorkflow
 from monai.utils import ensure_tuple
 
 from monai_medmerge.bundle.overlay.starting import OVERLAY_FILE, Overlay
+from monai_medmerge.bundle.settings import tell_in_one_line
 from monai_medmerge.errors import MedMergeError, causes
 
 
@@ -39,6 +40,7 @@ class MergedWorkflow(ConfigWorkflow):
         files = [str(path) for path in ensure_tuple(config_file)]
         if not any(path.endswith(OVERLAY_FILE.name) for path in files):
             files.append(str(OVERLAY_FILE))
+        tell_in_one_line()
         super().__init__(config_file=files, **arguments)
 
     @property

@@ -27,7 +27,7 @@ from monai_medmerge.evaluation.comparison.pictures import (
 from monai_medmerge.evaluation.comparison.predictions import compare_predictions
 from monai_medmerge.evaluation.comparison.rows import Comparison, with_checks
 from monai_medmerge.evaluation.comparison.saliency import Saliency
-from monai_medmerge.evaluation.comparison.volumes import compare_dice, dice
+from monai_medmerge.evaluation.comparison.volumes import DROP, compare_dice, dice
 from monai_medmerge.evaluation.results.segments import segment_measures, stacked
 from monai_medmerge.inspection import device_of, evaluating
 from monai_medmerge.ranking.features import extract, layer_before_scores, pair
@@ -74,8 +74,8 @@ def compare(
         layer: whose input distances are measured in; the last linear or convolutional layer's if not given.
         samples: bootstrap resamples.
         seed: of resamples and noise.
-        pictures: how many of the worst and of the most changed cases are kept as pictures; 0 keeps none. Pictures are
-            of patients, with whatever is burned into them.
+        pictures: how many of the worst cases, of the most changed, and of those that flip either way are kept as
+            pictures; 0 keeps none. Pictures are of patients, with whatever is burned into them.
         spacing: of the voxels of label maps, in millimetres; their own where they tell it, else 1 each.
 
     Raises:
@@ -257,7 +257,9 @@ class _Watch:
             wrong = wrong if both[1][n].argmax() != truth[n] else 0.0
             facts = {"label": int(truth[n]), "said": [found[n] for found in both]}
             kept_case = Kept(self.names[first + n], _pixels(images[n]), facts)
-            self.gallery.see(kept_case, float(wrong), float(np.abs(both[0][n] - both[1][n]).sum() / 2))
+            change = float(np.abs(both[0][n] - both[1][n]).sum() / 2)
+            turn = int(both[1][n].argmax() == truth[n]) - int(both[0][n].argmax() == truth[n])
+            self.gallery.see(kept_case, float(wrong), change, turn * change)
 
     def _see_maps(self, images: Tensor, scores: Sequence[Tensor], label: Tensor) -> None:
         first, second = (found.argmax(1, keepdim=True) for found in scores)
@@ -279,7 +281,7 @@ class _Watch:
                     (("truth", truth.as_subclass(Tensor)), ("in use", first), ("candidate", second))]  # fmt: skip
             name = self.names[len(self.names) - len(images) + n]
             kept_case = Kept(name, _pixels(images[n]), {"dice": (before, now), "maps": maps})
-            self.gallery.see(kept_case, 1 - now, 1 - alike)
+            self.gallery.see(kept_case, 1 - now, 1 - alike, now - before if abs(now - before) > DROP else 0.0)
 
     def _disturb(self, images: Tensor, scores: Sequence[Tensor]) -> None:
         usual = INTENSITY_CHANGES if self.segmentation else CHANGES

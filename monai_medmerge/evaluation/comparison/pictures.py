@@ -13,7 +13,7 @@ from PIL import Image
 # Okabe and Ito's colours for labels, from the first that is no background.
 COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (204, 121, 167), (213, 94, 0), (240, 228, 66), (0, 114, 178))
 HEAT = np.array([(0, 0, 0), (120, 28, 109), (237, 105, 37), (252, 255, 164)], float)
-WORST, CHANGED = "worst", "most changed"
+WORST, CHANGED, LOST, WON = "worst", "most changed", "newly wrong", "newly right"
 COUNT, SLICES = 10, 9
 # Pixels of the longer side of one panel.
 _SIDE = 144
@@ -24,7 +24,7 @@ class CasePicture:
     """One case, as panels side by side; of a volume, several slices.
 
     Args:
-        kind: `worst` or `most changed`.
+        kind: `worst`, `most changed`, `newly wrong` or `newly right`.
         name: of the case, from `Naming`.
         caption: what is true and what both say.
         panels: what each panel shows, from left to right.
@@ -58,7 +58,7 @@ class Kept:
 
 
 class Gallery:
-    """Keeps the cases with the highest marks of two kinds while all go by, and no more.
+    """Keeps the cases with the highest marks of each kind while all go by, and no more.
 
     Args:
         count: of each kind.
@@ -73,19 +73,20 @@ class Gallery:
 
     def __init__(self, count: int = COUNT) -> None:
         self.count = count
-        self._ranked: dict[str, list[tuple[float, int, Kept]]] = {WORST: [], CHANGED: []}
+        self._ranked: dict[str, list[tuple[float, int, Kept]]] = {kind: [] for kind in (WORST, CHANGED, LOST, WON)}
         self._seen = 0
 
-    def see(self, kept: Kept, worst: float, changed: float) -> None:
+    def see(self, kept: Kept, worst: float, changed: float, gain: float = 0.0) -> None:
         """Take in one case.
 
         Args:
             kept: the case.
             worst: how wrong the candidate is; 0 is not kept.
             changed: how far the two networks are apart; 0 is not kept.
+            gain: of a case whose answer flips, how much; below 0 if it became wrong, 0 if it does not flip.
         """
         self._seen += 1
-        for ranked, mark in zip(self._ranked.values(), (worst, changed), strict=True):
+        for ranked, mark in zip(self._ranked.values(), (worst, changed, -gain, gain), strict=True):
             if mark > 1e-6:
                 ranked.append((-mark, self._seen, kept))
                 ranked.sort(key=lambda entry: entry[:2])
@@ -101,7 +102,7 @@ def classified(kept: Kept, kind: str, caption: str, heats: Sequence[tuple[str, n
 
     Args:
         kept: the case.
-        kind: `worst` or `most changed`.
+        kind: `worst`, `most changed`, `newly wrong` or `newly right`.
         caption: what is true and what both say.
         heats: what a panel shows, and saliency (*space) from 0 to 1; None is left out.
     """
@@ -120,7 +121,7 @@ def segmented(kept: Kept, kind: str, caption: str, maps: Sequence[tuple[str, np.
 
     Args:
         kept: the case.
-        kind: `worst` or `most changed`.
+        kind: `worst`, `most changed`, `newly wrong` or `newly right`.
         caption: what both reach.
         maps: what a panel shows, and label numbers (*space).
     """

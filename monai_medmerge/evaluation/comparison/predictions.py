@@ -10,11 +10,13 @@ import numpy as np
 from monai_medmerge.errors import DatasetError
 from monai_medmerge.evaluation.bootstrap import Resampling, Statistic, confusion, estimate
 from monai_medmerge.evaluation.comparison.cases import ALL, CLASS, check_groups
+from monai_medmerge.evaluation.comparison.paired import paired_tests
 from monai_medmerge.evaluation.comparison.rows import (
     CALIBRATION,
     CLASSIFICATION,
     CONFIDENT_ERRORS,
     EQUAL,
+    GRADE_DISTANCE,
     Case,
     Comparison,
     Row,
@@ -29,12 +31,13 @@ from monai_medmerge.evaluation.measures import (
     mean,
     mean_area_under_curve,
     mean_f1,
+    weighted_kappa,
 )
 from monai_medmerge.evaluation.reliability import calibration, confident_errors
 from monai_medmerge.evaluation.results.parts import binary_statistics, thresholds
 
 # What is measured of each class, as rows call it.
-_OF_CLASS = {
+OF_CLASS = {
     "recall": "recall",
     "precision": "precision",
     "f1": "F1",
@@ -52,6 +55,7 @@ def compare_predictions(
     columns: Mapping[str, Sequence[str]] | None = None,
     names: Sequence[str] | None = None,
     resampling: Resampling | None = None,
+    ordinal: bool = False,
 ) -> Comparison:
     """Compare the class probabilities of two networks for the same cases.
 
@@ -63,6 +67,7 @@ def compare_predictions(
         columns: name of a division of the cases to the group that each is in.
         names: what to call the cases; `case 0`, ... if not given.
         resampling: for the intervals; give it patients as groups where there are several images of one.
+        ordinal: whether classes are grades in their order, whose near misses count less.
 
     Raises:
         DatasetError: arrays do not fit one another or the classes, or are no probabilities.
@@ -103,12 +108,14 @@ def compare_predictions(
         class_names=tuple(class_names),
         cases=len(labels),
         units=resampling.count(np.ones(len(labels), bool)),
-        rows=_rows((reference, candidate), labels, class_names, columns, resampling),
+        rows=_rows((reference, candidate), labels, class_names, columns, resampling, ordinal),
         negative_flips=negative,
         positive_flips=positive,
         agreement=agreement,
         kappa=cohens_kappa(before, now, len(class_names)),
         flipped=describe(flips),
+        gained=describe((before != labels) & (now == labels)),
+        tests=paired_tests(_changes(before == labels, now == labels, labels, class_names), resampling),
         confident_errors=describe(confident_errors(candidate, labels)),
         confusion={"reference": _table(before, labels, class_names), "candidate": _table(now, labels, class_names)},
         thresholds={
@@ -123,6 +130,15 @@ def compare_predictions(
         },
         equal=bool(np.allclose(reference, candidate, rtol=0, atol=EQUAL)),
     )
+
+
+def _changes(
+    before: np.ndarray, now: np.ndarray, labels: np.ndarray, class_names: Sequence[str]
+) -> dict[str, np.ndarray]:
+    """Candidate minus reference, of all cases and of those of each class."""
+    change = now.astype(np.float64) - before
+    own = {name: np.where(labels == k, change, np.nan) for k, name in enumerate(class_names) if (labels == k).any()}
+    return {"": change, **own}
 
 
 def _table(said: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) -> list[list[int]]:
@@ -154,6 +170,7 @@ def _rows(
     class_names: Sequence[str],
     columns: Mapping[str, Sequence[str]],
     resampling: Resampling,
+    ordinal: bool = False,
 ) -> tuple[Row, ...]:
     everything, classes = np.ones(len(labels), bool), len(class_names)
     first, second = (found.argmax(1) for found in both)
@@ -177,12 +194,18 @@ def _rows(
         ((ALL, "", CALIBRATION, everything), (calibration_error(*sure[0]), calibration_error(*sure[1]))),
         ((ALL, "", CONFIDENT_ERRORS, everything), (mean(errors[0]), mean(errors[1]))),
     ]
+    if ordinal:
+        away = [np.abs(found - labels).astype(np.float64) for found in (first, second)]
+        wanted += [
+            ((ALL, "", "quadratic kappa", everything), pair(weighted_kappa, labels, classes)),
+            ((ALL, "", GRADE_DISTANCE, everything), (mean(away[0]), mean(away[1]))),
+        ]
     for k, name in enumerate(class_names):
         among = labels == k
         if not among.any():
             continue
         parts = [binary_statistics(scores[:, k], scores.argmax(1) == k, among) for scores in both]
-        wanted += [((CLASS, name, shown, among), (parts[0][key], parts[1][key])) for key, shown in _OF_CLASS.items()]
+        wanted += [((CLASS, name, shown, among), (parts[0][key], parts[1][key])) for key, shown in OF_CLASS.items()]
     for column, values in columns.items():
         groups = np.array([str(value) for value in values])
         for value in sorted(set(groups.tolist())):

@@ -11,19 +11,28 @@ import numpy as np
 from monai_medmerge.evaluation.bootstrap import Estimate, Paired, Resampling, Statistic, paired_estimate
 from monai_medmerge.evaluation.comparison.cases import ALL, CLASS
 from monai_medmerge.evaluation.comparison.novelty import Distance
+from monai_medmerge.evaluation.comparison.paired import PairedTest
 from monai_medmerge.evaluation.comparison.perturbation import Stability
 from monai_medmerge.evaluation.comparison.pictures import CasePicture
 from monai_medmerge.evaluation.measures import within
 from monai_medmerge.evaluation.reliability import Calibration
 
-CLASSIFICATION, SEGMENTATION = "classification", "segmentation"
+CLASSIFICATION, SEGMENTATION, MULTILABEL = "classification", "segmentation", "multi-label"
 CALIBRATION, CONFIDENT_ERRORS = "calibration error", "confident errors"
+GRADE_DISTANCE = "grade distance"
 
 # Probabilities that differ by no more are equal: another order of adding makes this much.
 EQUAL = 1e-6
 
 # Of these, less is better.
-LESS_IS_BETTER = {CALIBRATION, CONFIDENT_ERRORS, "surface distance 95 %", "lesions invented", "lesions missed"}
+LESS_IS_BETTER = {
+    CALIBRATION,
+    CONFIDENT_ERRORS,
+    GRADE_DISTANCE,
+    "surface distance 95 %",
+    "lesions invented",
+    "lesions missed",
+}
 # Numbers of a group of fewer cases are shown nowhere: they say too little, and too much of a few people.
 FEWEST = 10
 
@@ -94,7 +103,7 @@ class Comparison:
     """A candidate beside the reference on the same cases.
 
     Args:
-        task: `classification` or `segmentation`.
+        task: `classification`, `segmentation` or `multi-label`.
         class_names: in the networks' order.
         cases: how many.
         units: how many of these are independent: patients where they are known, else all.
@@ -104,6 +113,8 @@ class Comparison:
         agreement: share of cases with equal predictions; for segmentations, mean Dice of one to the other.
         kappa: Cohen's kappa of the two; NaN for segmentations.
         flipped: the cases of the negative flips.
+        gained: those of the positive flips.
+        tests: of the difference, for all cases and each class.
         confident_errors: cases that the candidate has wrong with at least 0.9 confidence.
         calibration: of `reference` and `candidate`; empty for segmentations.
         stability: under small changes of the images.
@@ -127,6 +138,8 @@ class Comparison:
     agreement: Estimate
     kappa: float
     flipped: tuple[Case, ...]
+    gained: tuple[Case, ...] = ()
+    tests: tuple[PairedTest, ...] = ()
     confident_errors: tuple[Case, ...] = ()
     calibration: Mapping[str, Calibration] = field(default_factory=dict)
     stability: tuple[Stability, ...] = ()
@@ -171,6 +184,8 @@ class Comparison:
             "agreement": self.agreement.as_dict(),
             "kappa": None if np.isnan(self.kappa) else self.kappa,
             "flipped": [case.as_dict() for case in self.flipped],
+            "gained": [case.as_dict() for case in self.gained],
+            "tests": [test.as_dict() for test in self.tests],
             "confident_errors": [case.as_dict() for case in self.confident_errors],
             "calibration": {name: found.as_dict() for name, found in self.calibration.items()},
             "stability": [found.as_dict() for found in self.stability],
@@ -187,7 +202,11 @@ class Comparison:
                 f"{row.name:<{width}}  {row.cases:>5}  {found.reference.value:9.3f}  {found.candidate.value:9.3f}  "
                 + interval
             )
-        return "\n".join([*lines, f"negative flips: {self.negative_flips}", f"positive flips: {self.positive_flips}"])
+        lines += [f"negative flips: {self.negative_flips}", f"positive flips: {self.positive_flips}"]
+        for test in self.tests:
+            of = f" of {test.of}" if test.of else ""
+            lines.append(f"{test.test}{of}: {test.worse} worse, {test.better} better, p {test.p:.3g}")
+        return "\n".join(lines)
 
 
 def with_checks(

@@ -13,6 +13,7 @@ from torch import Tensor
 from monai_medmerge.errors import DatasetError
 from monai_medmerge.evaluation.bootstrap import Resampling, estimate
 from monai_medmerge.evaluation.comparison.cases import ALL, CLASS, check_groups
+from monai_medmerge.evaluation.comparison.paired import paired_tests
 from monai_medmerge.evaluation.comparison.rows import (
     SEGMENTATION,
     Case,
@@ -124,6 +125,16 @@ def compare_dice(
     flips = change < -drop
     shares = [mean(flips), mean(change > drop), mean(alike)]
     negative, positive, agreed = estimate(shares, len(before), resampling)
+    own = {
+        name: candidate[:, k] - reference[:, k]
+        for k, name in enumerate(class_names)
+        if not np.isnan(reference[:, k]).all()
+    }
+
+    def describe(chosen: np.ndarray) -> tuple[Case, ...]:
+        told = np.flatnonzero(chosen).tolist()
+        return tuple(Case(names[n], "", f"{before[n]:.3f}", f"{now[n]:.3f}", float("nan")) for n in told)
+
     return Comparison(
         task=SEGMENTATION,
         class_names=tuple(class_names),
@@ -134,10 +145,9 @@ def compare_dice(
         positive_flips=positive,
         agreement=agreed,
         kappa=float("nan"),
-        flipped=tuple(
-            Case(names[n], "", f"{before[n]:.3f}", f"{now[n]:.3f}", float("nan"))
-            for n in np.flatnonzero(flips).tolist()
-        ),
+        flipped=describe(flips),
+        gained=describe(change > drop),
+        tests=paired_tests({"": now - before, **own}, resampling, ranked=True),
         equal=equal,
         absent=tuple(name for k, name in enumerate(class_names) if np.isnan(reference[:, k]).all()),
         hidden=small_groups(columns),

@@ -12,7 +12,7 @@ import numpy as np
 
 from monai_medmerge.evaluation.bootstrap import Estimate
 from monai_medmerge.evaluation.comparison.cases import ALL, CLASS
-from monai_medmerge.evaluation.comparison.rows import CLASSIFICATION, Comparison
+from monai_medmerge.evaluation.comparison.rows import SEGMENTATION, Comparison
 from monai_medmerge.evaluation.gate import GateResult
 from monai_medmerge.evaluation.report import plots
 from monai_medmerge.evaluation.report.canvas import png
@@ -152,7 +152,7 @@ def _shares(content: ReportContent) -> list[Figure]:
 
 
 def _compared(comparison: Comparison, gate: GateResult | None) -> list[Figure]:
-    wanted = "recall" if comparison.task == CLASSIFICATION else "Dice"
+    wanted = "Dice" if comparison.task == SEGMENTATION else "recall"
     rows = comparison.select(ALL, "macro F1") + comparison.select(ALL, "Dice")
     rows += comparison.select(CLASS, wanted)
     rows += [row for row in comparison.rows if row.scope in comparison.columns and row.measure in ("macro F1", "Dice")]

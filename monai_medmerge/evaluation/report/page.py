@@ -188,6 +188,18 @@ def _tables(found: Mapping[str, Any]) -> dict[str, Any]:
     }
     if found["classes"]:
         tables["class_heads"], tables["class_rows"] = _class_table(found["classes"])
+    if found["comparison"]:
+        tables["test_rows"] = [
+            [
+                t["of"] or "all cases",
+                t["test"],
+                str(t["worse"]),
+                str(t["better"]),
+                f"{t['p']:.3g}",
+                f"{t['adjusted']:.3g}",
+            ]
+            for t in found["comparison"]["tests"]
+        ]
     if ranking:
         columns = ("name", "h_score", "log_evidence", "linear_probe", "mean_rank", "verdict")
         control = {**ranking["untrained"], "name": "untrained", "mean_rank": None, "verdict": "for comparison"}

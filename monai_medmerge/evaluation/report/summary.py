@@ -7,7 +7,7 @@ from typing import Any
 
 from monai_medmerge.evaluation.bootstrap import Estimate
 from monai_medmerge.evaluation.comparison.cases import ALL, CLASS
-from monai_medmerge.evaluation.comparison.rows import CLASSIFICATION, LESS_IS_BETTER, Comparison, Row
+from monai_medmerge.evaluation.comparison.rows import LESS_IS_BETTER, SEGMENTATION, Comparison, Row
 from monai_medmerge.evaluation.gate import FAILED, PASSED, UNDECIDED, GateResult
 
 # A sign and a word, for those who see no colour.
@@ -35,7 +35,7 @@ def summary(comparison: Comparison | None, gate: GateResult | None) -> dict[str,
         'Not decided'
     """
     return {
-        "use": _use(gate),
+        "use": _use(gate, comparison is not None),
         "better": _better(comparison),
         "worse_for": _one_sided(comparison, worse=True),
         "better_for": _one_sided(comparison, worse=False),
@@ -91,7 +91,7 @@ def main_measure(comparison: Comparison, scope: str) -> str:
         comparison: for its task.
         scope: of the rows.
     """
-    if comparison.task != CLASSIFICATION:
+    if comparison.task == SEGMENTATION:
         return "Dice"
     return "recall" if scope == CLASS else "macro F1"
 
@@ -101,9 +101,10 @@ def _spoken(key: str) -> str:
     return names.get(key, key.replace("_", " ").replace("surface dice", "surface Dice"))
 
 
-def _use(gate: GateResult | None) -> dict[str, str]:
+def _use(gate: GateResult | None, compared: bool) -> dict[str, str]:
     if gate is None:
-        text = "No network in use was named, so that nothing was held against limits."
+        named = "No limits were named" if compared else "No network in use was named"
+        text = f"{named}, so that nothing was held against limits."
         return {"outcome": "", "sign": SIGNS[""], "word": "Not decided", "text": text}
     outcomes = [verdict.outcome for verdict in gate.verdicts]
     counts = {"failed": outcomes.count(FAILED), "open": outcomes.count(UNDECIDED), "count": len(outcomes)}

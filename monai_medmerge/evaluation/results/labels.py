@@ -53,7 +53,7 @@ def label_results(
         for name, statistic in binary_statistics(probabilities[:, k], said[:, k], positive[:, k]).items():
             parts[f"{k}/{name}"] = within(statistic, known[:, k])
     means = {
-        total: _mean_of([parts[f"{k}/{name}"] for k in present])
+        total: mean_of([parts[f"{k}/{name}"] for k in present])
         for total, name in (("mean_average_precision", "average_precision"), ("auroc", "auroc"), ("macro_f1", "f1"))
     }
     means["exact_match"] = mean(np.where(known.all(1), (said == positive).all(1), np.nan).astype(np.float64))
@@ -72,8 +72,12 @@ def label_results(
     }
 
 
-def _mean_of(statistics: Sequence[Statistic]) -> Statistic:
-    """Mean of the statistics that are known."""
+def mean_of(statistics: Sequence[Statistic]) -> Statistic:
+    """Mean of the statistics that are known.
+
+    Args:
+        statistics: of each label.
+    """
 
     def measure(weights: np.ndarray) -> np.ndarray:
         if not statistics:

@@ -14,11 +14,10 @@ from pydicom.uid import (
 )
 
 from monai_medmerge.errors import DicomSeriesError
+from monai_medmerge.transforms.dicom.archives import DICOM_SUFFIXES, is_dicomdir, list_directory
 from monai_medmerge.transforms.dicom.headers import Header, is_dicom
 from monai_medmerge.transforms.foreign import is_folder
 
-# Suffixes that claim a DICOM file.
-DICOM_SUFFIXES = (".dcm", ".ima", ".dicom")
 _NO_IMAGE = "an image object with Rows, Columns and Pixel Data"
 # Images whose class does not have the word in its name.
 _IMAGE_CLASSES = (RTDoseStorage, ParametricMapStorage, EnhancedUSVolumeStorage)
@@ -27,7 +26,7 @@ _NO_IMAGES = ("SEG", "SR", "PR", "KO", "RTSTRUCT", "RTPLAN", "RTRECORD", "REG", 
 
 
 def list_files(paths: Sequence[str | Path]) -> list[Path]:
-    """Return the DICOM files among files and folders, folders without their subfolders.
+    """Return the DICOM files among files and folders, folders without their subfolders, and those a DICOMDIR names.
 
     In a folder, files of other formats are passed over, unless their suffix claims that they are DICOM or their name
     is like that of the DICOM files beside them (`IM0007` beside `IM0006`, `1.2.7` beside `1.2.6`): such a file is a
@@ -43,6 +42,9 @@ def list_files(paths: Sequence[str | Path]) -> list[Path]:
 
 
 def _list_path(path: Path) -> Iterator[Path]:
+    if is_dicomdir(path):
+        yield from list_directory(path)
+        return
     if not is_folder(path):
         yield path
         return

@@ -16,18 +16,20 @@ from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
 from numpy.typing import NDArray
 
 from monai_medmerge.errors import DicomSeriesError, SettingError
+from monai_medmerge.transforms.dicom.archives import is_one_image, is_zip, unzipped
 from monai_medmerge.transforms.dicom.arrangement import Arrangement, Choice, arrange
 from monai_medmerge.transforms.dicom.geometry.frames import Frame
 from monai_medmerge.transforms.dicom.geometry.stacks import POLICIES, Stack
 from monai_medmerge.transforms.dicom.geometry.unlocated import frame_time
 from monai_medmerge.transforms.dicom.headers import is_dicom
 from monai_medmerge.transforms.dicom.names import code, hash_uid
-from monai_medmerge.transforms.dicom.pixels import Layout, read_layout
-from monai_medmerge.transforms.dicom.repair import fill_gaps, straighten
-from monai_medmerge.transforms.dicom.series import Series, choose_series, list_series
+from monai_medmerge.transforms.dicom.series import Series, choose_series, list_unzipped
 from monai_medmerge.transforms.dicom.tiles import is_tiled, read_tiles
-from monai_medmerge.transforms.dicom.values import Volume, find_transformation, find_units, read_volume
-from monai_medmerge.transforms.dicom.voi import describe_voi
+from monai_medmerge.transforms.dicom.values.modality import Volume, find_transformation, find_units, read_volume
+from monai_medmerge.transforms.dicom.values.pixels import Layout, read_layout
+from monai_medmerge.transforms.dicom.values.repair import fill_gaps, straighten
+from monai_medmerge.transforms.dicom.values.uptake import find_uptake
+from monai_medmerge.transforms.dicom.values.voi import describe_voi
 from monai_medmerge.transforms.foreign import guarded, is_folder, quiet
 from monai_medmerge.transforms.policies import check_finite, complete_policies, give_remarks
 
@@ -43,7 +45,7 @@ class DicomRequest:
 
 
 class DicomSeriesReader(ImageReader):
-    """Read one DICOM image or series: a file, a list of files or a folder.
+    """Read one DICOM image or series: a file, a list of files, a folder, a DICOMDIR or a zip of a study.
 
     The array has axes (x, y, z), as MONAI's `ITKReader` gives them, with RGB or the volumes of a series as a last axis;
     a single frame has one slice. Values are those after the modality LUT, rescaling or real world value mapping. The
@@ -143,7 +145,7 @@ class DicomSeriesReader(ImageReader):
         colored = volume.photometric == "RGB"
         array = volume.array.T if arrangement.several else np.moveaxis(volume.array, (0, 1, 2), (2, 1, 0))
         spatial_shape = array.shape[:3]
-        if self.squeeze and len(img.paths) == 1 and spatial_shape[2] == 1 and not is_folder(img.paths[0]):
+        if self.squeeze and len(img.paths) == 1 and spatial_shape[2] == 1 and is_one_image(img.paths[0]):
             array, spatial_shape = array[:, :, 0], spatial_shape[:2]
         affine = orientation_ras_lps(arrangement.stacks[0].affine)
         meta[MetaKeys.AFFINE] = affine
@@ -155,7 +157,10 @@ class DicomSeriesReader(ImageReader):
         return array, meta
 
     def _read(self, paths: Sequence[Path]) -> tuple[Arrangement, Volume, dict[str, Any]]:
-        series = choose_series(list_series(paths), **self.choice)
+        with unzipped(paths, self.max_bytes) as found:
+            return self._read_series(choose_series(list_unzipped(found), **self.choice))
+
+    def _read_series(self, series: Series) -> tuple[Arrangement, Volume, dict[str, Any]]:
         if any(is_tiled(header) for header in series.headers):
             return self._read_slide(series)
         layouts, arrangement = self._arrange(series)
@@ -192,15 +197,17 @@ class DicomSeriesReader(ImageReader):
             DicomSeriesError: there is no single, unambiguous series of slices.
         """
         named = tuple(Path(name) for name in ensure_tuple(paths))
+        names = ", ".join(path.name for path in named[:3])
 
         def arranged() -> Stack:
-            series = choose_series(list_series(named), **self.choice)
+            if any(is_zip(path) for path in named):
+                raise DicomSeriesError("files that stay, as results reference them", "a zip file", names)
+            series = choose_series(list_unzipped(named), **self.choice)
             if any(is_tiled(header) for header in series.headers):
                 raise DicomSeriesError("a series of slices", "tiles of a slide", series.headers[0].where)
             return self._arrange(series)[1].stacks[0]
 
         with quiet():
-            names = ", ".join(path.name for path in named[:3])
             return guarded(DicomSeriesError, "a readable DICOM series", names, arranged)
 
     def _arrange(self, series: Series) -> tuple[dict[Path, Layout], Arrangement]:
@@ -223,6 +230,7 @@ class DicomSeriesReader(ImageReader):
     def _describe(self, series: Series, arrangement: Arrangement, volume: Volume, layout: Layout) -> dict[str, Any]:
         """Return the facts that are worth keeping: codes and numbers of a fixed shape, so that batches collate."""
         frame: Frame = arrangement.stacks[0].frames[0]
+        uptake = find_uptake(series.headers)
         signed = find_transformation(frame).extremes(layout)[0] < 0
         meta: dict[str, Any] = {
             "modality": code(series.modality),
@@ -232,6 +240,8 @@ class DicomSeriesReader(ImageReader):
             "volumes": arrangement.volumes,
             "spacing_source": frame.measure.source,
             "frame_time": frame_time(frame.header),
+            "suv_factor": uptake.factor,
+            "suv_lacks": uptake.lacks,
         }
         if self.salt is not None:
             meta["series_hash"] = hash_uid(series.uid, self.salt)

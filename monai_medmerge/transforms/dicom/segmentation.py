@@ -22,7 +22,7 @@ from monai_medmerge.transforms.dicom.geometry.find import find_frames
 from monai_medmerge.transforms.dicom.geometry.frames import Frame, group_item
 from monai_medmerge.transforms.dicom.geometry.stacks import frame_affine
 from monai_medmerge.transforms.dicom.headers import Header, items, numbers, open_dicom, read_header
-from monai_medmerge.transforms.dicom.pixels import FrameSource, read_layout, require_frames
+from monai_medmerge.transforms.dicom.values.pixels import FrameSource, read_layout, require_frames
 from monai_medmerge.transforms.foreign import guarded, quiet
 
 Array = NDArray[Any]

@@ -8,11 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from monai_medmerge.errors import DicomSeriesError
+from monai_medmerge.transforms.dicom.archives import is_one_image, unzipped
 from monai_medmerge.transforms.dicom.arrangement import count_volumes
 from monai_medmerge.transforms.dicom.folders import has_image, is_passed_over, list_files, require_image
 from monai_medmerge.transforms.dicom.headers import Header, read_header
 from monai_medmerge.transforms.dicom.names import code, hash_uid
-from monai_medmerge.transforms.foreign import is_folder, quiet
+from monai_medmerge.transforms.foreign import quiet
+
+_MAX_UNZIPPED = 2**32
 
 
 @dataclass(frozen=True, repr=False)
@@ -64,15 +67,27 @@ def list_series(paths: Sequence[str | Path] | str | Path) -> list[Series]:
     """Return the image series in files and folders, in the order in which their first files come.
 
     Args:
-        paths: a file, a folder (without its subfolders), or several of them.
+        paths: a file, a folder (without its subfolders), a DICOMDIR, a zip file, or several of them.
 
     Raises:
         DicomSeriesError: a named file is no image, or no image is left.
     """
     named = [paths] if isinstance(paths, (str, Path)) else list(paths)
-    with quiet():
-        explicit = {Path(path) for path in named if not is_folder(path)}
-        return group_series((read_header(file) for file in list_files(named)), explicit)
+    with quiet(), unzipped([Path(path) for path in named], _MAX_UNZIPPED) as found:
+        return list_unzipped(found)
+
+
+def list_unzipped(paths: Sequence[Path]) -> list[Series]:
+    """Return the image series in files, folders and media directories.
+
+    Args:
+        paths: as of `list_series`, but zip files.
+
+    Raises:
+        DicomSeriesError: as of `list_series`.
+    """
+    explicit = {path for path in paths if is_one_image(path)}
+    return group_series((read_header(file) for file in list_files(paths)), explicit)
 
 
 def group_series(headers: Iterable[Header], explicit: set[Path]) -> list[Series]:

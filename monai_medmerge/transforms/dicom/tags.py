@@ -31,7 +31,8 @@ _PIXELS = """
     SegmentedBluePaletteColorLookupTableData
 """
 _VALUES = """
-    RescaleIntercept RescaleSlope RescaleType WindowCenter WindowWidth VOILUTFunction ModalityLUTSequence VOILUTSequence
+    RescaleIntercept RescaleSlope RescaleType WindowCenter WindowWidth
+    WindowCenterWidthExplanation VOILUTFunction ModalityLUTSequence VOILUTSequence
     DoseGridScaling DoseUnits RealWorldValueMappingSequence Units
     SegmentSequence SegmentationType MaximumFractionalValue
 """

@@ -14,8 +14,8 @@ from monai_medmerge.transforms.dicom.geometry.find import find_frames
 from monai_medmerge.transforms.dicom.geometry.frames import Frame, find_axes, group_item
 from monai_medmerge.transforms.dicom.geometry.stacks import Stack, frame_affine
 from monai_medmerge.transforms.dicom.headers import Header, items, numbers
-from monai_medmerge.transforms.dicom.pixels import read_layout
-from monai_medmerge.transforms.dicom.values import Volume, read_volume
+from monai_medmerge.transforms.dicom.values.modality import Volume, read_volume
+from monai_medmerge.transforms.dicom.values.pixels import read_layout
 from monai_medmerge.transforms.policies import settle
 
 # Pictures of the slide's label, which can name the patient, and of the whole slide; not of the specimen.

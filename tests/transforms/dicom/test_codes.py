@@ -19,7 +19,14 @@ from transforms.reading import read
 
 from monai_medmerge.errors import SettingError
 from monai_medmerge.transforms import SaveSegmentationd
-from monai_medmerge.transforms.dicom.codes import CATEGORY, TYPE, class_codes, offer_code, segment_table, segments_of
+from monai_medmerge.transforms.dicom.results.codes import (
+    CATEGORY,
+    TYPE,
+    class_codes,
+    offer_code,
+    segment_table,
+    segments_of,
+)
 
 SETS = {
     "abdomen": ["liver", "spleen", "left kidney", "right kidney", "pancreas"],

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from typing import Any
 
 import numpy as np
+from pydicom.dataset import Dataset
 
 from monai_medmerge.errors import DicomSeriesError
 from monai_medmerge.transforms.dicom.geometry.frames import Frame, group_item
 from monai_medmerge.transforms.dicom.headers import items, numbers
 from monai_medmerge.transforms.foreign import guarded
 
+# What scanners call their windows.
+_WORDS = """
+    WINDOW ALGO NORMAL HARDER SOFTER DEFAULT USER PRESET LUNG BONE BRAIN LIVER ABDOMEN MEDIASTINUM SOFT TISSUE HEAD
+    SPINE SINUS ORBIT CHEST PELVIS ANGIO CTA STROKE SUBDURAL POSTERIOR FOSSA NECK KIDNEY CARDIAC HEART
+"""
+_NAMES = frozenset(_WORDS.split())
 _FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
 
 
@@ -24,8 +32,8 @@ def describe_voi(frame: Frame, mirror: float | None = None, signed: bool = False
         signed: whether values of the modality may be negative.
 
     Returns:
-        {"windows": [[center, width], ...], "function": name, "luts": [{"first": int, "bits": int, "data": [...]}],
-        "mirror": mirror}.
+        {"windows": [[center, width], ...], "names": [name, ...], "function": name,
+        "luts": [{"first": int, "bits": int, "data": [...]}], "mirror": mirror}.
 
     Raises:
         DicomSeriesError: centres and widths differ in number, or a table is damaged.
@@ -50,7 +58,20 @@ def describe_voi(frame: Frame, mirror: float | None = None, signed: bool = False
         if "LUTDescriptor" in item or "LUTData" in item
     ]
     windows = [list(pair) for pair in zip(centers, widths, strict=True)]
-    return {"windows": windows, "function": function, "luts": tables, "mirror": mirror}
+    names = [_known_name(text) for text in _explanations(place)][: len(windows)]
+    names += [""] * (len(windows) - len(names))
+    return {"windows": windows, "names": names, "function": function, "luts": tables, "mirror": mirror}
+
+
+def _explanations(place: Dataset) -> list[str]:
+    found = place.get("WindowCenterWidthExplanation") or []
+    return [str(text) for text in ([found] if isinstance(found, str) else found)]
+
+
+def _known_name(text: str) -> str:
+    """Return what a window is called, in capitals, if all of its words are names of windows: it is free text."""
+    words = re.findall(r"[A-Z]+|[0-9]{1,2}", text.upper())
+    return " ".join(words) if words and all(word in _NAMES or word.isdigit() for word in words) else ""
 
 
 def _table(item: Any, signed: bool) -> dict[str, Any]:

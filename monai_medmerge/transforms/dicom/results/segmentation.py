@@ -10,32 +10,32 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pydicom
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.data.utils import orientation_ras_lps
 from monai.transforms import MapTransform
-from monai.utils import ImageMetaKey, optional_import
+from monai.utils import ImageMetaKey
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.uid import generate_uid
 
 from monai_medmerge.errors import DicomSeriesError, SettingError
 from monai_medmerge.files import whole_file
 from monai_medmerge.transforms.dicom.geometry.stacks import Stack
 from monai_medmerge.transforms.dicom.reader import DicomSeriesReader
+from monai_medmerge.transforms.dicom.results.source import (
+    as_volume,
+    check_grid,
+    coded,
+    highdicom,
+    made_here,
+    read_source,
+    require_highdicom,
+)
 from monai_medmerge.transforms.foreign import guarded, quiet
 from monai_medmerge.transforms.writing import OutputPaths, whole_labels
 
-highdicom, has_highdicom = optional_import("highdicom")
-
 Array = NDArray[Any]
 _TYPES = ("BINARY", "LABELMAP")
-# Of the patient and study modules: to be present, but possibly empty (PS3.5 7.4.3).
-_TYPE_2 = (
-    *("PatientName", "PatientID", "PatientBirthDate", "PatientSex"),
-    *("StudyDate", "StudyTime", "StudyID", "AccessionNumber", "ReferringPhysicianName"),
-)
 
 
 @dataclass(frozen=True)
@@ -132,8 +132,7 @@ def write_seg(
         SettingError: highdicom is not installed, or labels and table do not fit.
         DicomSeriesError: labels are not on the series' grid, or the series lacks what a SEG needs.
     """
-    if not has_highdicom:
-        raise SettingError("highdicom, pip install monai_medmerge[dicom]", "no such package", "write_seg")
+    require_highdicom("write_seg")
     if segmentation_type not in _TYPES:
         raise SettingError(f"one of {', '.join(_TYPES)}", repr(segmentation_type), "segmentation_type")
     known, path = [int(item["labelID"]) for item in table.segments], Path(path)
@@ -144,7 +143,7 @@ def write_seg(
         raise SettingError(f"labels among {known}, at least one", str(sorted(present)[:9]), "labels")
     with quiet():
         stack = (reader or DicomSeriesReader()).locate(source)
-        _check_grid(labels, affine, stack)
+        check_grid(labels.shape, orientation_ras_lps(affine), stack, "labels")
         where = stack.frames[0].header.where
         seg = guarded(
             DicomSeriesError,
@@ -157,68 +156,20 @@ def write_seg(
     return path
 
 
-def _check_grid(labels: Array, affine: Array, stack: Stack) -> None:
-    where = stack.frames[0].header.where
-    if stack.frames[0].crop is not None:
-        raise DicomSeriesError("a series of slices that a SEG can reference", "a mosaic", where)
-    shape = (*stack.frames[0].size, len(stack.heights))
-    if tuple(labels.shape) != shape:
-        found = "x".join(map(str, labels.shape))
-        raise DicomSeriesError(f"labels on the series' grid, {'x'.join(map(str, shape))}", found, where)
-    if not np.allclose(orientation_ras_lps(affine), stack.affine, atol=1e-3):
-        found = "another affine: invert the spatial transforms first"
-        raise DicomSeriesError("labels on the series' grid", found, where)
-    if stack.frames[0].position is None or stack.is_uneven:
-        raise DicomSeriesError("a series with evenly spaced positions", "another", where)
-
-
 def _build(labels: Array, stack: Stack, table: SegmentTable, segmentation_type: str) -> Dataset:
     paths = dict.fromkeys(frame.header.path for frame in stack.frames)
     texts = [str(item) for item in (*table.segments, table.series_description)]
-    sources = [_read_source(path, all(map(str.isascii, texts))) for path in paths]
-    # highdicom wants (slice, row, column), and the affine's columns in that order.
-    reverse = np.eye(4)[[2, 1, 0, 3]]
-    volume = highdicom.Volume(
-        array=np.ascontiguousarray(labels.T.astype(np.uint16 if len(table.segments) > 255 else np.uint8)),
-        affine=stack.affine @ reverse,
-        coordinate_system="PATIENT",
-        frame_of_reference_uid=sources[0].FrameOfReferenceUID,
-    )
+    sources = [read_source(path, all(map(str.isascii, texts))) for path in paths]
     version = metadata.version("monai_medmerge")
+    numbers = labels.astype(np.uint16 if len(table.segments) > 255 else np.uint8)
     return highdicom.seg.Segmentation(
         source_images=sources,
-        pixel_array=volume,
+        pixel_array=as_volume(numbers, stack, sources[0].FrameOfReferenceUID),
         segmentation_type=segmentation_type,
         segment_descriptions=[_describe(item, version) for item in table.segments],
-        series_instance_uid=generate_uid(),
-        series_number=table.series_number,
-        sop_instance_uid=generate_uid(),
-        instance_number=1,
-        manufacturer="MedMerge",
-        manufacturer_model_name="monai_medmerge",
-        software_versions=version,
-        device_serial_number="0",
         content_label="SEGMENTATION",
-        series_description=table.series_description,
+        **made_here(table.series_number, table.series_description),
     )
-
-
-def _read_source(path: Path, plain: bool) -> Dataset:
-    """Read what a SEG takes over of its source; attributes of type 2 that de-identification removed become empty.
-
-    Its texts become UTF-8, unless they and those of the labels are `plain` ASCII.
-    """
-    source = pydicom.dcmread(path, stop_before_pixels=True)
-    if source.get("SpecificCharacterSet") or not plain:
-        source.decode()
-        source.SpecificCharacterSet = "ISO_IR 192"
-    for keyword in _TYPE_2:
-        if keyword not in source:
-            setattr(source, keyword, "")
-    for keyword in ("FrameOfReferenceUID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"):
-        if not source.get(keyword):
-            raise DicomSeriesError(f"a {keyword} to reference", "none", path.name)
-    return source
 
 
 def _describe(item: Mapping[str, Any], version: str) -> Any:
@@ -233,16 +184,12 @@ def _describe(item: Mapping[str, Any], version: str) -> Any:
     return highdicom.seg.SegmentDescription(
         segment_number=int(item["labelID"]),
         segment_label=label[:64],
-        segmented_property_category=_code(item["SegmentedPropertyCategoryCodeSequence"]),
-        segmented_property_type=_code(item["SegmentedPropertyTypeCodeSequence"]),
+        segmented_property_category=coded(item["SegmentedPropertyCategoryCodeSequence"]),
+        segmented_property_type=coded(item["SegmentedPropertyTypeCodeSequence"]),
         algorithm_type="AUTOMATIC",
         algorithm_identification=algorithm,
         display_color=None if color is None else highdicom.color.CIELabColor.from_rgb(*color),
     )
-
-
-def _code(code: Mapping[str, str]) -> Any:
-    return highdicom.sr.CodedConcept(code["CodeValue"], code["CodingSchemeDesignator"], code["CodeMeaning"])
 
 
 class SaveDicomSegd(MapTransform):

@@ -17,11 +17,11 @@ from monai_medmerge.errors import DicomSeriesError
 from monai_medmerge.transforms.dicom.geometry.frames import Frame, group_item
 from monai_medmerge.transforms.dicom.geometry.mosaic import crop
 from monai_medmerge.transforms.dicom.headers import items, numbers
-from monai_medmerge.transforms.dicom.pixels import FrameSource, Layout
-from monai_medmerge.transforms.dicom.real_world_values import (
+from monai_medmerge.transforms.dicom.values.pixels import FrameSource, Layout
+from monai_medmerge.transforms.dicom.values.real_world import (
     Mapping as ValueMapping,
 )
-from monai_medmerge.transforms.dicom.real_world_values import (
+from monai_medmerge.transforms.dicom.values.real_world import (
     apply_mappings,
     find_mappings,
     is_parametric_map,

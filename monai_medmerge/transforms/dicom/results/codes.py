@@ -12,7 +12,7 @@ from typing import Any
 from pydicom.sr.codedict import Collection
 
 from monai_medmerge.errors import SettingError
-from monai_medmerge.transforms.dicom.segmentation_writer import SegmentTable
+from monai_medmerge.transforms.dicom.results.segmentation import SegmentTable
 
 CATEGORY, TYPE = "SegmentedPropertyCategoryCodeSequence", "SegmentedPropertyTypeCodeSequence"
 # Beside weights: what travels with them; beside images: what they were labelled as.

@@ -1,0 +1,1 @@
+"""Volumes in files of research: NRRD, MetaImage, FreeSurfer's MGH, Analyze, Philips' PAR/REC."""
