@@ -62,10 +62,15 @@ def configured_preprocessing(parser: ConfigParser, *names: str) -> list[Config] 
         if not isinstance(inner, list):
             continue
         with explained("steps of plain data, for images alone", name):
-            kept = for_keys(plain_steps(followed(parser, name, inner), name), IMAGE)
+            kept = for_keys(plain_steps(_anywhere(followed(parser, name, inner)), name), IMAGE)
         if kept and not any(_name(step).startswith("Rand") for step in kept):
             return kept
     return None
+
+
+def _anywhere(steps: list[Any]) -> list[Any]:
+    """Steps without the device that they were run on."""
+    return [{k: v for k, v in step.items() if k != "device"} if isinstance(step, Mapping) else step for step in steps]
 
 
 def exported_steps(steps: list[Config]) -> list[Config]:
