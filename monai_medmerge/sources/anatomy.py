@@ -13,13 +13,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvTransposeNd
 
 from monai_medmerge.sources.names.composing import ADAPTERS
 from monai_medmerge.sources.tensor_match import DTYPE, EXCLUDED, MATCH, MISSING, SHAPE, Fit, TensorMatch, shape_text
 
 LEAST_SHARE = 0.05
 """Of a network's numbers: what has less is no source of it. A Swin UNETR's encoder is 13 %, the least that is usual."""
+MOST_OF_ONE = 4
+"""Kernels of a network that a source with one of them may be a body for."""
 MOST_SHOWN = 3
 _RUNNING = ("running_mean", "running_var")
 # Levels of names that say head wherever they stand, and those that do so only as a network's own children.
@@ -38,10 +39,9 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Anatomy:
-    """What of a network is learned, and where its kernels lie."""
+    """What of a network is learned."""
 
     learned: frozenset[str]
-    transposed: frozenset[str]
 
     @classmethod
     def of(cls, network: nn.Module) -> Anatomy:
@@ -51,12 +51,7 @@ class Anatomy:
             network: any module.
         """
         learned = {name for name, p in network.named_parameters(remove_duplicate=False) if p.is_floating_point()}
-        transposed = {
-            f"{name}.weight" if name else "weight"
-            for name, module in network.named_modules(remove_duplicate=False)
-            if isinstance(module, _ConvTransposeNd)
-        }
-        return cls(frozenset(learned), frozenset(transposed))
+        return cls(frozenset(learned))
 
     def needs(self, name: str) -> bool:
         """Whether a tensor has to come from a source: what is learned, and statistics of norms."""
@@ -82,13 +77,15 @@ def judge(cells: Sequence[tuple[TensorMatch, Fit]], tensors: Mapping[str, Tensor
     for i, (row, fit) in enumerate(cells):
         if fit.status == MATCH or not anatomy.needs(row.tensor):
             continue
-        if not body.may_lack(i, row, fit, tensors.get(row.tensor), row.tensor in anatomy.transposed):
+        if not body.may_lack(i, row, fit, tensors.get(row.tensor)):
             return Verdict(_hole(cells, i, tensors, anatomy))
         head.append(row.tensor)
     needed = [(row, fit) for row, fit in cells if anatomy.needs(row.tensor)]
     agrees = sum(row.elements for row, fit in needed if fit.status == MATCH)
     whole = sum(row.elements for row, _ in needed)
-    if agrees < LEAST_SHARE * whole:
+    kernels = [fit.status == MATCH for row, fit in needed if row.is_kernel]
+    # One weight of many is a tensor, and no body, however many numbers it has.
+    if agrees < LEAST_SHARE * whole or (len(kernels) > MOST_OF_ONE and sum(kernels) < 2):
         return Verdict(f"only {100 * agrees / whole:.1f} % of the network; {head[0]}, ... are absent")
     return Verdict("", tuple(head))
 
@@ -115,23 +112,20 @@ class _Body:
             return set()
         return {pair for pair in zip(found[:2], row.shape[:2], strict=True) if pair[0] != pair[1]}
 
-    def may_lack(self, i: int, row: TensorMatch, fit: Fit, found: Tensor | None, transposed: bool) -> bool:
+    def may_lack(self, i: int, row: TensorMatch, fit: Fit, found: Tensor | None) -> bool:
         """Whether a tensor that does not match is the head's."""
         if fit.status == DTYPE:
             return False
         if fit.status == SHAPE and found is not None:
-            return self._other_classes(row, found, transposed) or self._is_head(i, row)
+            return self._other_classes(row, found) or self._is_head(i, row)
         return fit.status == MISSING and self._is_head(i, row)
 
-    def _other_classes(self, row: TensorMatch, found: Tensor, transposed: bool) -> bool:
+    def _other_classes(self, row: TensorMatch, found: Tensor) -> bool:
         shape = tuple(found.shape)
         if len(shape) != len(row.shape):
             return False
-        different = [(i, a, b) for i, (a, b) in enumerate(zip(shape, row.shape, strict=True)) if a != b]
-        if all((a, b) in self.classes for _, a, b in different):
-            return True
-        axis = 1 if transposed else 0
-        return row.is_kernel and [i for i, _, _ in different] == [axis]
+        different = [pair for pair in zip(shape, row.shape, strict=True) if pair[0] != pair[1]]
+        return all(pair in self.classes for pair in different)
 
     def _is_head(self, i: int, row: TensorMatch) -> bool:
         module = self._lacking_module(row.tensor)
