@@ -322,3 +322,14 @@ def test_a_tied_network_takes_an_untied_source_only_if_its_values_are_equal(tmp_
     untied = nn.ModuleDict({"a": resnet(3), "b": resnet(4)})
     twins = nn.ModuleDict({"a": trained, "b": trained})
     assert_whole(read(twins.state_dict(), tmp_path), dict(twins.state_dict()), untied)
+
+
+def test_a_key_map_goes_before_what_is_found_by_itself(state: State, tmp_path: Path) -> None:
+    stored = {name.replace("layer2.0.", "enc.2."): value for name, value in begun("module.", state).items()}
+    (tmp_path / "names.json").write_text(r'{"^enc\\.(\\d+)\\.": "layer\\1.0."}')
+    read({"state_dict": stored}, tmp_path)
+    source = Source.from_file(tmp_path / "weights.pt", key_map=tmp_path / "names.json")
+    assert_whole(source, state)
+    # A report shows the map's name, and no folder of whoever wrote it.
+    assert "names mapped by names.json" in str(match(resnet(), [source]))
+    assert str(tmp_path) not in str(match(resnet(), [source]))

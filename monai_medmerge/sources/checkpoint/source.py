@@ -116,7 +116,7 @@ class Source:
             provenance["part"] = part
         if key_map is not None:
             tensors = rename(tensors, key_map, where=found.name)
-            provenance["key_map"] = str(key_map) if isinstance(key_map, str | Path) else dict(key_map)
+            provenance["key_map"] = Path(key_map).name if isinstance(key_map, str | Path) else dict(key_map)
         plain = path.name if path.is_dir() else plain_name(found)
         return cls(name or (plain if part is None else f"{plain}/{part}"), tensors, provenance)
 
