@@ -14,7 +14,7 @@ from monailabel.tasks.infer.bundle import BundleInferTask
 
 from monai_medmerge.errors import DatasetError, MedMergeError, SettingError, UnsafeCheckpointError
 from monai_medmerge.label.bundles import class_names, read_metadata, task_type, weights_files
-from monai_medmerge.label.path_safe import path_safe
+from monai_medmerge.label.texts_aside import path_safe
 from monai_medmerge.label.uncertainty import probabilities
 from monai_medmerge.transforms import SaveDicomSegd, SaveSegmentationd
 
