@@ -47,6 +47,8 @@ class Reached:
     targets: dict[str, float]
 
     def __str__(self) -> str:
+        if np.isnan(self.low):
+            return f"{self.value:+.2f} ({', '.join(self.targets)}), {self.cells} cells"
         return f"{self.value:+.2f} ({self.low:+.2f} to {self.high:+.2f}), {self.cells} cells"
 
 
@@ -157,7 +159,7 @@ def worst_target(found: Reached | None) -> Reached | None:
     if found is None:
         return None
     name, value = min(found.targets.items(), key=lambda item: item[1])
-    return Reached(value, value, value, found.cells, {name: value})
+    return Reached(value, float("nan"), float("nan"), found.cells, {name: value})
 
 
 def goals(results: Path) -> list[Goal]:

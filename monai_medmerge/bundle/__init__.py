@@ -22,7 +22,7 @@ from monai_medmerge.bundle.verification import named_reference, read_gate, set_a
 from monai_medmerge.data.budget import label_budget, load_labelled
 from monai_medmerge.data.classes import agreed_class_names, class_names, dataset_classes
 from monai_medmerge.data.datasets import load_datalist, load_unlabelled, prepare_medmnist, write_images
-from monai_medmerge.data.site import load_cases
+from monai_medmerge.data.site import load_cases, load_volume_cases
 from monai_medmerge.data.volumes import list_volumes, load_volumes
 from monai_medmerge.files import owned, save_weights, whole_file, write_json
 from monai_medmerge.sources.filling import load_weights, log_match
@@ -55,6 +55,7 @@ __all__ = [
     "load_datalist",
     "load_labelled",
     "load_unlabelled",
+    "load_volume_cases",
     "load_volumes",
     "load_weights",
     "log_match",

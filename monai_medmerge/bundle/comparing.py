@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from monai.data import DataLoader, Dataset
 from monai.inferers import SlidingWindowInferer
@@ -13,8 +14,7 @@ from monai.transforms import Compose
 from monai_medmerge.bundle.definition.asking import read_definition
 from monai_medmerge.bundle.definition.document import Definition
 from monai_medmerge.bundle.definition.steps import same_steps
-from monai_medmerge.data.site import load_cases
-from monai_medmerge.data.volumes import load_volumes
+from monai_medmerge.data.site import load_cases, load_volume_cases
 from monai_medmerge.errors import SettingError
 from monai_medmerge.evaluation import Comparison, Naming, Resampling, compare, predict
 from monai_medmerge.evaluation.bootstrap import SAMPLES
@@ -46,8 +46,8 @@ def compare_weights(
         candidate: likewise, of the same task, classes and preprocessing.
         data: folder with a `dataset.json`.
         section: of the `dataset.json`.
-        subgroups: entries of the images in the `dataset.json` that divide the cases; not of segmentations.
-        patient: entry that says which patient a case is of; likewise.
+        subgroups: entries of the images in the `dataset.json` that divide the cases.
+        patient: entry that says which patient a case is of; shown nowhere.
         naming: what cases are called.
         samples: bootstrap resamples.
         seed: of resamples and noise.
@@ -65,11 +65,11 @@ def compare_weights(
         load_weights(network, Path(path))
     definition = definitions[0]
     names, volumes = definition.names(data), definition.task == "segmentation"
-    if volumes and (subgroups or patient):
-        raise SettingError("a network that classifies, for subgroups and patients", "a segmentation", "compare")
     columns = [*subgroups, *([patient] if patient else [])]
-    cases = load_volumes(data, section) if volumes else load_cases(data, section, len(names), columns, None,
-                                                                   definition.task)  # fmt: skip
+    if volumes:
+        cases: list[dict[str, Any]] = [*load_volume_cases(data, section, columns)]
+    else:
+        cases = load_cases(data, section, len(names), columns, None, definition.task)
     steps = Compose(definition.transforms(*(("image", "label") if volumes else ("image",))))
     loader = DataLoader(Dataset(cases, steps), batch_size=1 if volumes else BATCH, shuffle=False, num_workers=0)
     if definition.task == "multilabel":

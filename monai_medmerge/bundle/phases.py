@@ -11,14 +11,14 @@ from typing import Any
 import ignite.distributed as idist
 import torch
 from ignite.handlers import ProgressBar
-from monai.handlers import StatsHandler, TensorBoardStatsHandler
+from monai.handlers import TensorBoardStatsHandler
 from monai.utils import optional_import
 from torch import nn
 
 from monai_medmerge.bundle.history import TrainingHistory
 from monai_medmerge.engines import Record
 from monai_medmerge.files import refusals_told
-from monai_medmerge.handlers import CoefficientLogger, EpochSeedHandler, ResumeHandler
+from monai_medmerge.handlers import CoefficientLogger, EpochLine, EpochSeedHandler, ResumeHandler
 
 PIECE = 4096
 """Bytes of each file that tell data sets apart."""
@@ -33,7 +33,7 @@ def phase_handlers(
     merged: nn.Module | None = None,
     history: TrainingHistory | None = None,
 ) -> list[Any]:
-    """Seeds per epoch, progress bar, statistics in the log and in TensorBoard, and checkpoints to resume from.
+    """Seeds per epoch, progress bar, one line of the log an epoch, TensorBoard, and checkpoints to resume from.
 
     In a distributed run only the first rank shows and logs.
 
@@ -59,7 +59,7 @@ def phase_handlers(
         return kept
     handlers = [
         ProgressBar(desc=name, persist=False),
-        StatsHandler(iteration_log=_last_of_epoch, epoch_log=False, tag_name=f"{name} loss", output_transform=_loss),
+        EpochLine(name, merged),
         TensorBoardStatsHandler(writer, tag_name=f"{name}/loss", output_transform=_loss),
     ]
     return [*kept, *handlers, *([CoefficientLogger(merged, writer)] if merged is not None else [])]
@@ -100,10 +100,6 @@ def _described(file: Path) -> tuple[str, int, str]:
     with file.open("rb") as content:
         content.seek(size // 2)
         return file.name, size, hashlib.sha256(content.read(PIECE)).hexdigest()
-
-
-def _last_of_epoch(engine: Any, iteration: int) -> bool:
-    return bool(iteration % engine.state.epoch_length == 0)
 
 
 def _loss(output: Mapping[str, torch.Tensor]) -> float:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from monai_medmerge.data.datasets import DATALIST, load_datalist, read_datalist
+from monai_medmerge.data.volumes import load_volumes
 from monai_medmerge.errors import DatasetError
 
 
@@ -46,18 +47,51 @@ def load_cases(
         [{'image': '', 'label': 0, 'file': 'a.png', 'site': 'north'}]
     """
     items = load_datalist(site_data, section, classes, task)
+    return [
+        {**item, "file": entry["image"], **values}
+        for item, entry, values in _with_columns(items, site_data, section, columns, table)
+    ]
+
+
+def load_volume_cases(
+    site_data: str | os.PathLike[str],
+    section: str,
+    columns: Sequence[str | None] = (),
+    table: str | os.PathLike[str] | None = None,
+) -> list[dict[str, str]]:
+    """The labelled volumes of one section, as `load_volumes` reads them, each with its value of every column.
+
+    Args:
+        site_data: as of `load_cases`, and so are the others.
+        section: likewise.
+        columns: likewise.
+        table: likewise.
+
+    Raises:
+        DatasetError: as `load_volumes`, or a volume has no value of a column.
+    """
+    items = load_volumes(site_data, section)
+    return [{**item, **values} for item, _, values in _with_columns(items, site_data, section, columns, table)]
+
+
+def _with_columns(
+    items: Sequence[Mapping[str, Any]],
+    site_data: str | os.PathLike[str],
+    section: str,
+    columns: Sequence[str | None],
+    table: str | os.PathLike[str] | None,
+) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any], dict[str, str]]]:
+    """Each item with its entry of the datalist and its value of every column."""
     entries = read_datalist(Path(site_data, DATALIST))[section]
     wanted = [column for column in columns if column]
     rows = {entry["image"]: entry for entry in entries} if table is None else _read_table(Path(table))
     where = DATALIST if table is None else Path(table).name
-    cases = []
     for number, (item, entry) in enumerate(zip(items, entries, strict=True)):
         row = rows.get(entry["image"], {})
         for column in wanted:
             if row.get(column) in (None, ""):
                 raise DatasetError(f"a value of column {column!r}", "none", f"{where}, image {number} of {section}")
-        cases.append({**item, "file": entry["image"], **{column: str(row[column]) for column in wanted}})
-    return cases
+        yield item, entry, {column: str(row[column]) for column in wanted}
 
 
 def _read_table(path: Path) -> Mapping[str, Mapping[str, str]]:

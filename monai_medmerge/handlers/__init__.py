@@ -2,6 +2,7 @@
 
 from monai_medmerge.handlers.averaging import WeightAverager
 from monai_medmerge.handlers.coefficients import CoefficientLogger
+from monai_medmerge.handlers.epoch_line import EpochLine
 from monai_medmerge.handlers.losses import EpochLosses
 from monai_medmerge.handlers.lost import NOTHING, LostClassWarner, lost_line
 from monai_medmerge.handlers.probabilities import ProbabilityWriter
@@ -12,6 +13,7 @@ from monai_medmerge.handlers.seed import EpochSeedHandler
 __all__ = [
     "NOTHING",
     "CoefficientLogger",
+    "EpochLine",
     "EpochLosses",
     "EpochSeedHandler",
     "LostClassWarner",

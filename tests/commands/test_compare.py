@@ -116,18 +116,24 @@ def test_networks_of_a_bundle_with_pictures_of_flips(tmp_path: Path) -> None:
     assert "data:image/webp" in page
 
 
+@pytest.mark.slow
 def test_segmentations_are_compared_label_by_label(tmp_path: Path) -> None:
     models = ROOT / "bundles" / "medmerge_segmentation" / "models"
-    data = write_volumes(tmp_path / "data", training=1, validation=1, test=3, seed=0)
+    data = write_volumes(tmp_path / "data", training=1, validation=1, test=20, seed=0)
     content = json.loads((data / "dataset.json").read_text())
     content["class_names"] = json.loads((models / "model.json").read_text())["class_names"]
+    for number, entry in enumerate(content["test"]):
+        entry["site"] = "NS"[number % 2]
     (data / "dataset.json").write_text(json.dumps(content))
     state = torch.load(models / "model.pt", weights_only=True)
     last = [name for name in state if state[name].ndim == 1][-1]
     state[last] = state[last] + torch.arange(len(state[last]))
     torch.save(state, tmp_path / "model.pt")
     (tmp_path / "model.json").write_text((models / "model.json").read_text())
-    found = compared(tmp_path, str(models / "model.pt"), str(tmp_path / "model.pt"), "--data", str(data))
+    found = compared(
+        tmp_path, str(models / "model.pt"), str(tmp_path / "model.pt"), "--data", str(data), "--subgroup", "site"
+    )
+    assert {row["group"] for row in found["rows"] if row["scope"] == "site"} == {"N", "S"}
     assert found["task"] == "segmentation"
     assert {test["test"] for test in found["tests"]} == {"Wilcoxon signed rank"}
     assert {"Dice", "lesions invented"} <= {row["measure"] for row in found["rows"]}
