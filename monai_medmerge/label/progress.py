@@ -16,7 +16,7 @@ from ignite.engine import Engine, Events
 
 from monai_medmerge.errors import UnsafeCheckpointError
 from monai_medmerge.files import save_state, write_text
-from monai_medmerge.sources.checkpoint import all_finite
+from monai_medmerge.sources.checkpoint.values import all_finite
 
 logger = logging.getLogger(__name__)
 
