@@ -98,6 +98,13 @@ class MedMergeInferTask(BundleInferTask):
         except (RuntimeError, ValueError, OSError) as error:
             raise _named(error, data.get("image_path")) from error
 
+    def run_inferer(self, data: dict[str, Any], convert_to_batch: bool = True, device: str = "cuda") -> Any:
+        """Infer; an image that the network does not take, such as a picture where it takes volumes, is told as such."""
+        try:
+            return super().run_inferer(data, convert_to_batch, device)
+        except (RuntimeError, ValueError) as error:
+            raise _named(error, data.get("image_path")) from error
+
     def run_post_transforms(self, data: dict[str, Any], transforms: Sequence[Callable[..., Any]]) -> Any:
         """Postprocess a label map; scores of classes go to the client as the network gives them."""
         return data if self.type == InferType.CLASSIFICATION else super().run_post_transforms(data, transforms)
