@@ -16,8 +16,8 @@ from monai.data import DataLoader
 from torch import Tensor, nn
 from torch.utils.data import Dataset, RandomSampler
 
-from monai_medmerge.bundle.history import TrainingHistory
 from monai_medmerge.bundle.phases import phase_handlers
+from monai_medmerge.bundle.results.history import TrainingHistory
 from monai_medmerge.engines import FineTuner, LinearProbeTrainer, PhaseTrainer, TeachTrainer
 from monai_medmerge.engines.teach import SOFT
 from monai_medmerge.errors import SettingError

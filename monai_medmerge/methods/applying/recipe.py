@@ -10,7 +10,7 @@ from typing import Any
 from torch import Generator, Tensor
 
 from monai_medmerge.errors import SettingError, UnsafeCheckpointError
-from monai_medmerge.methods.averages import uniform_average
+from monai_medmerge.methods.averaging.averages import uniform_average
 from monai_medmerge.methods.registry import Method
 from monai_medmerge.methods.tensors import TensorHeader, TensorReaders
 from monai_medmerge.sources.checkpoint.values import all_finite, is_sound
