@@ -27,7 +27,7 @@ from monai.networks.nets import ResNet
 from torch import Tensor, nn
 
 from monai_medmerge import Source
-from monai_medmerge.evaluation.barrier import barrier
+from monai_medmerge.evaluation.barriers import barrier
 
 EPOCHS = 4
 BATCH = 128

@@ -53,11 +53,12 @@ from monai_medmerge.files import file_sha256, save_weights, tensors_sha256
 from monai_medmerge.methods import merge_files
 
 BUNDLE = Path(__file__).parent.parent / "bundles" / "medmerge_classification"
-NETWORK = str(BUNDLE / "configs" / "inference.json")
+NETWORK = str(BUNDLE / "models" / "model.json")
 SOURCES = [str(BUNDLE / "models" / f"{name}.safetensors") for name in ("natural", "chest_xray")]
 EXPORT = [
     "export", "--network", f"{NETWORK}::network_def", "--task", "classification", "--spatial-shape", "64", "64",
     "--classes", "plain", "bright", "brighter", "--no-onnx",
+    "--activation", "softmax", "--preprocessing", "generic",
 ]  # fmt: skip
 # Bytes that a file, or the disk, may have.
 LIMITS = (200, 20_000, 600_000)

@@ -37,7 +37,8 @@ from monai_medmerge.bundle import label_budget
 from monai_medmerge.engines import FineTuner, LinearProbeTrainer
 from monai_medmerge.evaluation import macro_f1, predict
 from monai_medmerge.files import whole_file
-from monai_medmerge.ranking.order import SCORES, load_into, rank
+from monai_medmerge.ranking.order import SCORES, rank
+from monai_medmerge.sources.filling import load_into
 
 BUDGETS = (30, 60, 120, 240, 480)
 BATCH = 16

@@ -14,7 +14,7 @@ from monai.networks.nets import DynUNet
 from torch import Tensor, nn
 
 from monai_medmerge import Source
-from monai_medmerge.bundle.segmentation_outcome import volume_dice
+from monai_medmerge.bundle.results.segmentation_outcome import volume_dice
 from monai_medmerge.errors import DatasetError
 from monai_medmerge.evaluation import layer_similarity, predict
 from monai_medmerge.inspection import copy_network, device_of, dtype_of, evaluating, image_and_label

@@ -85,6 +85,7 @@ def test_a_folder_that_cannot_be_made_is_one_line_and_two(
     torch.save(torch.nn.Conv2d(1, 2, 1).state_dict(), tmp_path / "model.pt")
     command = ["export", "--network", str(tmp_path / "net.json"), "--weights", str(tmp_path / "model.pt")]
     command += ["--task", "segmentation", "--spatial-shape", "8", "8", "--no-onnx", "--no-torchscript"]
+    command += ["--activation", "softmax", "--preprocessing", "generic"]
     assert main([*command, "--output", str(tmp_path / "model.pt" / "bundle")]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: bundle")

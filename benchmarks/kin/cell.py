@@ -14,8 +14,8 @@ from benchmarks.sites.cell import Cell
 from benchmarks.transfer.batches import plain
 from monai_medmerge.ranking.features import extract
 from monai_medmerge.ranking.mixture import mixture_weights
-from monai_medmerge.ranking.order import load_into
 from monai_medmerge.ranking.picking import held_out_probabilities
+from monai_medmerge.sources.filling import load_into
 
 STEPS = 80
 """Of every training of all weights."""

@@ -20,7 +20,7 @@ from benchmarks.transfer.batches import plain
 from monai_medmerge.bundle import write_json
 from monai_medmerge.evaluation import macro_f1, predict
 from monai_medmerge.files import weights_sha256
-from monai_medmerge.ranking.order import load_into
+from monai_medmerge.sources.filling import load_into
 
 
 def figures(name: str) -> dict[str, str | int | float]:

@@ -25,8 +25,8 @@ from monai_medmerge.evaluation import predict
 from monai_medmerge.methods import merge_with
 from monai_medmerge.ranking.decision import Decision, Evidence, decide
 from monai_medmerge.ranking.mixture import mixture_weights
-from monai_medmerge.ranking.order import load_into
 from monai_medmerge.ranking.picking import probe_losses
+from monai_medmerge.sources.filling import load_into
 
 STEPS = 240
 """Of optimisation, of every training of all weights."""

@@ -20,7 +20,8 @@ from monai_medmerge.bundle import best_start
 from monai_medmerge.engines import CoefficientTrainer, FineTuner, LinearProbeTrainer
 from monai_medmerge.evaluation import macro_f1, predict
 from monai_medmerge.methods import Ensemble, fisher_diagonal, gram_matrices, merge_with
-from monai_medmerge.ranking.order import load_into, rank
+from monai_medmerge.ranking.order import rank
+from monai_medmerge.sources.filling import load_into
 
 STEPS = 12
 """Optimisation steps of an epoch, whatever the number of labels."""

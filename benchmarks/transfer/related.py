@@ -15,7 +15,7 @@ from benchmarks.transfer.batches import Batches
 from monai_medmerge import Source
 from monai_medmerge.bundle import save_weights
 from monai_medmerge.engines import FineTuner
-from monai_medmerge.ranking.order import load_into
+from monai_medmerge.sources.filling import load_into
 
 KEPT = Path(__file__).parents[2] / "outputs" / "transfer_sources"
 EPOCHS, STEPS, RATE = 40, 30, 1e-3

@@ -6,19 +6,19 @@ from monai_medmerge.bundle.definition.asking import define, read_definition
 from monai_medmerge.bundle.definition.heads import find_head
 from monai_medmerge.bundle.definition.networks import network_from
 from monai_medmerge.bundle.distributed import check_ranks_agree, start_distributed, stop_distributed
-from monai_medmerge.bundle.history import TrainingHistory
 from monai_medmerge.bundle.inference import ReadableImages, list_images, unlabelled_images
-from monai_medmerge.bundle.merge_report import MergeReport
 from monai_medmerge.bundle.merging import merge_sources
-from monai_medmerge.bundle.outcome import Outcome
 from monai_medmerge.bundle.phases import phase_handlers
 from monai_medmerge.bundle.ranking import choose_sources, rank_sources
 from monai_medmerge.bundle.reading import read_sources
-from monai_medmerge.bundle.segmentation_outcome import SegmentationOutcome, volume_dice
+from monai_medmerge.bundle.results.history import TrainingHistory
+from monai_medmerge.bundle.results.merge_report import MergeReport
+from monai_medmerge.bundle.results.outcome import Outcome
+from monai_medmerge.bundle.results.segmentation_outcome import SegmentationOutcome, volume_dice
+from monai_medmerge.bundle.results.verification import named_reference, read_gate, set_aside_report, verify
 from monai_medmerge.bundle.settings import check_settings
 from monai_medmerge.bundle.starts import best_start, choose_start
 from monai_medmerge.bundle.tasks import task_loss
-from monai_medmerge.bundle.verification import named_reference, read_gate, set_aside_report, verify
 from monai_medmerge.data.budget import label_budget, load_labelled
 from monai_medmerge.data.classes import agreed_class_names, class_names, dataset_classes
 from monai_medmerge.data.datasets import load_datalist, load_unlabelled, prepare_medmnist, write_images

@@ -16,8 +16,8 @@ from monai.data import DataLoader
 from torch import Tensor, nn
 from torch.utils.data import Dataset, RandomSampler
 
-from monai_medmerge.bundle.history import TrainingHistory
 from monai_medmerge.bundle.phases import phase_handlers
+from monai_medmerge.bundle.results.history import TrainingHistory
 from monai_medmerge.engines import FineTuner, LinearProbeTrainer, PhaseTrainer, TeachTrainer
 from monai_medmerge.engines.teach import SOFT
 from monai_medmerge.errors import SettingError
@@ -26,9 +26,9 @@ from monai_medmerge.inspection import copy_network, device_of, evaluating, image
 from monai_medmerge.methods import Ensemble, merge_with
 from monai_medmerge.networks import recalibrate
 from monai_medmerge.ranking.decision import Decision, Evidence, decide
-from monai_medmerge.ranking.order import load_into
 from monai_medmerge.ranking.picking import probe_losses
 from monai_medmerge.sources import Source, resolve
+from monai_medmerge.sources.filling import load_into
 from monai_medmerge.sources.patterns import selects
 
 logger = logging.getLogger(__name__)

@@ -14,8 +14,9 @@ from monai_medmerge.errors import SettingError
 from monai_medmerge.inspection import device_of
 from monai_medmerge.methods import cross_moments, fisher_diagonal, get_method, gram_matrices, merge_with
 from monai_medmerge.networks import merge, recalibrate
-from monai_medmerge.ranking.order import load_into, rank
+from monai_medmerge.ranking.order import rank
 from monai_medmerge.sources import Source
+from monai_medmerge.sources.filling import load_into
 
 MEDMERGE = "medmerge"
 PROBE_EPOCHS = 10

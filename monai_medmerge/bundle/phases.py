@@ -15,7 +15,7 @@ from monai.handlers import TensorBoardStatsHandler
 from monai.utils import optional_import
 from torch import nn
 
-from monai_medmerge.bundle.history import TrainingHistory
+from monai_medmerge.bundle.results.history import TrainingHistory
 from monai_medmerge.engines import Record
 from monai_medmerge.files import refusals_told
 from monai_medmerge.handlers import CoefficientLogger, EpochLine, EpochSeedHandler, ResumeHandler

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import sys
 from collections.abc import Iterator, Mapping
@@ -9,7 +10,8 @@ from difflib import get_close_matches
 from types import TracebackType
 from typing import Any
 
-from monai.bundle import ConfigExpression, ConfigWorkflow, ReferenceResolver
+from monai.bundle import ConfigExpression, ConfigParser, ConfigWorkflow, ReferenceResolver
+from monai.utils import ensure_tuple
 
 from monai_medmerge.bundle.configuration import calling_workflow, reason
 from monai_medmerge.errors import MedMergeError, SettingError, causes
@@ -42,7 +44,7 @@ def check_settings(verbose: bool = False) -> None:
     tell_in_one_line(verbose)
     workflow = calling_workflow()
     if workflow is not None:
-        refuse_unknown(workflow.parser.get(), _entries(workflow))
+        refuse_unknown(workflow.parser.get(), (*_entries(workflow), *_declared(workflow)))
 
 
 def refuse_unknown(content: Mapping[str, Any], entries: tuple[str, ...] = ("initialize", "run", "finalize")) -> None:
@@ -50,7 +52,7 @@ def refuse_unknown(content: Mapping[str, Any], entries: tuple[str, ...] = ("init
 
     Args:
         content: of a configuration, with what was overridden.
-        entries: ids that are run and not referred to.
+        entries: ids that are run or were declared, and that nothing needs to refer to.
 
     Raises:
         SettingError: there is such a value.
@@ -108,6 +110,18 @@ def tell_in_one_line(verbose: bool = False) -> None:
         raise SystemExit(STATUS)
 
     sys.excepthook = tell
+
+
+def _declared(workflow: ConfigWorkflow) -> set[str]:
+    """Names in the files of a run: what is overridden may leave others of them without use."""
+    # MONAI keeps no list of them; the function that was called with them is a caller of this one.
+    frame, files = inspect.currentframe(), None
+    while frame is not None and not files:
+        files = frame.f_locals.get("config_file") if frame.f_globals.get("__name__") == "monai.bundle.scripts" else None
+        frame = frame.f_back
+    folder = workflow.config_root_path
+    content = (ConfigParser.load_config_file(file) for file in ensure_tuple(files or sorted(folder.glob("*.json"))))
+    return {name.partition("::")[0].lstrip("+") for names in content for name in names}
 
 
 def _entries(workflow: ConfigWorkflow) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from monai_medmerge.bundle.comparing import compare_weights
+from monai_medmerge.bundle.results.comparing import compare_weights
 from monai_medmerge.errors import SettingError
 from monai_medmerge.evaluation import Comparison, Naming, ReportContent, Resampling, write_report
 from monai_medmerge.evaluation.bootstrap import SAMPLES

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from monai_medmerge.bundle.definition.networks import build_network
-from monai_medmerge.bundle.plan import check_input, plan
+from monai_medmerge.bundle.planning import check_input, plan
 from monai_medmerge.errors import SettingError
 from monai_medmerge.sources import load_sources
 

@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING
 
-from monai_medmerge.bundle.plan import check_input
+from monai_medmerge.bundle.planning import check_input
 from monai_medmerge.bundle.ranking import rank_sources
 from monai_medmerge.bundle.target import labelled_batches, read_target
 from monai_medmerge.sources import adapt, load_sources, match

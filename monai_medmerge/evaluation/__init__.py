@@ -9,7 +9,7 @@ from monai_medmerge.evaluation.comparison.volumes import compare_dice
 from monai_medmerge.evaluation.course import ContributionCourse
 from monai_medmerge.evaluation.gate import DEFAULT_LIMITS, GateResult, check
 from monai_medmerge.evaluation.prediction import predict
-from monai_medmerge.evaluation.report.document import ReportContent
+from monai_medmerge.evaluation.report.assembly import ReportContent
 from monai_medmerge.evaluation.report.page import write_report
 from monai_medmerge.evaluation.report.plots import contributions_plot
 from monai_medmerge.evaluation.results import class_results, grade_results, label_results, segment_results

@@ -11,7 +11,7 @@ from monai.utils import optional_import
 from PIL import Image
 from torch import Tensor, nn
 
-from monai_medmerge.evaluation.report.canvas import png
+from monai_medmerge.evaluation.report.drawing import png
 from monai_medmerge.evaluation.report.plots import contributions_plot
 from monai_medmerge.evaluation.shares import contributions, summarise
 from monai_medmerge.networks import blends, coefficients, merge_record

@@ -14,9 +14,9 @@ from torch.nn.modules.conv import _ConvNd
 
 from monai_medmerge.errors import DatasetError
 from monai_medmerge.inspection import device_of, evaluating, image_of
-from monai_medmerge.ranking.order import load_into
 from monai_medmerge.ranking.transferability import cka
-from monai_medmerge.sources.checkpoint import Source
+from monai_medmerge.sources.checkpoint.source import Source
+from monai_medmerge.sources.filling import load_into
 
 if TYPE_CHECKING:
     import pandas as pd

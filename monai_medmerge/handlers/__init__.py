@@ -1,7 +1,7 @@
 """Ignite handlers: small, and each attached to an event."""
 
 from monai_medmerge.handlers.averaging import WeightAverager
-from monai_medmerge.handlers.coefficients import CoefficientLogger
+from monai_medmerge.handlers.coefficient_log import CoefficientLogger
 from monai_medmerge.handlers.epoch_line import EpochLine
 from monai_medmerge.handlers.losses import EpochLosses
 from monai_medmerge.handlers.lost import NOTHING, LostClassWarner, lost_line

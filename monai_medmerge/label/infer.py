@@ -14,7 +14,7 @@ from monailabel.tasks.infer.bundle import BundleInferTask
 
 from monai_medmerge.errors import DatasetError, MedMergeError, SettingError, UnsafeCheckpointError
 from monai_medmerge.label.bundles import class_names, read_metadata, task_type, weights_files
-from monai_medmerge.label.path_safe import path_safe
+from monai_medmerge.label.texts_aside import path_safe
 from monai_medmerge.label.uncertainty import probabilities
 from monai_medmerge.transforms import SaveDicomSegd, SaveSegmentationd
 
@@ -96,6 +96,13 @@ class MedMergeInferTask(BundleInferTask):
         try:
             return super().run_pre_transforms(data, transforms)
         except (RuntimeError, ValueError, OSError) as error:
+            raise _named(error, data.get("image_path")) from error
+
+    def run_inferer(self, data: dict[str, Any], convert_to_batch: bool = True, device: str = "cuda") -> Any:
+        """Infer; an image that the network does not take, such as a picture where it takes volumes, is told as such."""
+        try:
+            return super().run_inferer(data, convert_to_batch, device)
+        except (RuntimeError, ValueError) as error:
             raise _named(error, data.get("image_path")) from error
 
     def run_post_transforms(self, data: dict[str, Any], transforms: Sequence[Callable[..., Any]]) -> Any:

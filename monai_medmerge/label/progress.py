@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import math
+import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from ignite.engine import Engine, Events
 
 from monai_medmerge.errors import UnsafeCheckpointError
 from monai_medmerge.files import save_state, write_text
-from monai_medmerge.sources.checkpoint import all_finite
+from monai_medmerge.sources.checkpoint.values import all_finite
 
 logger = logging.getLogger(__name__)
 
@@ -22,7 +24,8 @@ logger = logging.getLogger(__name__)
 class TrainingRecord:
     """Writes a trainer's weights when it ends, and its mean losses after every epoch.
 
-    A training that is cancelled, fails or diverges leaves the weights of the one before it.
+    A training that is cancelled, fails or diverges leaves the weights of the one before it. One that gets SIGTERM, as
+    from a server that ends, stops after the step at hand and writes what it has.
 
     Args:
         weights: file for the weights, whole or not at all.
@@ -42,10 +45,18 @@ class TrainingRecord:
 
     def attach(self, engine: Engine) -> None:
         """Register with a trainer whose output has a `loss`."""
+        engine.add_event_handler(Events.STARTED, self._listen)
         engine.add_event_handler(Events.EPOCH_STARTED, self._epoch.clear)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._see)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.note)
         engine.add_event_handler(Events.COMPLETED, self.save)
+
+    def _listen(self, engine: Engine) -> None:
+        # Python lets its main thread alone set handlers; a training elsewhere ends with its process.
+        if threading.current_thread() is not threading.main_thread():
+            return
+        usual = signal.signal(signal.SIGTERM, lambda number, frame: engine.terminate())
+        engine.add_event_handler(Events.COMPLETED, lambda: signal.signal(signal.SIGTERM, usual) and None)
 
     def _see(self, engine: Engine) -> None:
         output: Any = engine.state.output

@@ -17,6 +17,7 @@ from monailabel.tasks.train.bundle import BundleTrainTask
 
 from monai_medmerge.errors import DatasetError, SettingError, causes
 from monai_medmerge.label.bundles import TRAINED, class_names, read_metadata, task_type, weights_files
+from monai_medmerge.label.door import refuse_evaluated
 from monai_medmerge.label.labels import class_number
 
 logger = logging.getLogger(__name__)
@@ -90,6 +91,7 @@ class MedMergeTrainTask(BundleTrainTask):
         if request["merge"]:
             # The overlay learns coefficients and starts the training in one process; Label's loader stays out.
             request = {**request, "pretrained": False, "multi_gpu": False, "force_multi_gpu": False}
+        refuse_evaluated(request, "training")
         try:
             super().__call__(request, datastore)
         except RuntimeError as error:

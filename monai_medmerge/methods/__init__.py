@@ -5,7 +5,10 @@
 
 from monai_medmerge.methods.applying.files import merge_files
 from monai_medmerge.methods.applying.in_memory import merge_with
-from monai_medmerge.methods.averages import uniform_average, weighted_average
+from monai_medmerge.methods.averaging.averages import uniform_average, weighted_average
+from monai_medmerge.methods.averaging.soups import greedy_soup
+from monai_medmerge.methods.averaging.spherical import slerp
+from monai_medmerge.methods.averaging.stock_average import model_stock
 from monai_medmerge.methods.dare_dropping import dare
 from monai_medmerge.methods.ensemble import Ensemble
 from monai_medmerge.methods.fisher_weighting import fisher
@@ -15,12 +18,9 @@ from monai_medmerge.methods.model_breadcrumbs import breadcrumbs
 from monai_medmerge.methods.permuted_least_squares import pleas
 from monai_medmerge.methods.registry import METHODS, Method, get_method, method, methods_table, unregister
 from monai_medmerge.methods.regression_mean import regmean
-from monai_medmerge.methods.soups import greedy_soup
-from monai_medmerge.methods.spherical import slerp
 from monai_medmerge.methods.statistics.fisher_information import fisher_diagonal
 from monai_medmerge.methods.statistics.gram import gram_matrices
 from monai_medmerge.methods.statistics.moments import cross_moments
-from monai_medmerge.methods.stock_average import model_stock
 from monai_medmerge.methods.task_vectors import task_arithmetic
 from monai_medmerge.methods.ties_merging import ties
 

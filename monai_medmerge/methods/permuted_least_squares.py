@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from monai_medmerge.errors import SettingError
-from monai_medmerge.methods.averages import uniform_average
+from monai_medmerge.methods.averaging.averages import uniform_average
 from monai_medmerge.methods.registry import method
 from monai_medmerge.methods.tensors import wide
 

@@ -19,12 +19,11 @@ from monai_medmerge.networks.folding import thaw
 from monai_medmerge.networks.forward_pass import blend_at_once
 from monai_medmerge.networks.kernels import KernelLayout, KernelTensor, head_index, kernel_tensors
 from monai_medmerge.networks.start import Start, among, check_start
-from monai_medmerge.sources.checkpoint import Source
+from monai_medmerge.sources.checkpoint.source import Source
 from monai_medmerge.sources.matching import MATCH, MatchReport, check_compatible, resolve
-from monai_medmerge.sources.patterns import selects
+from monai_medmerge.sources.patterns import Patterns, selects
 
 GRANULARITIES = ("network", "layer", "kernel", "slice")
-Patterns = str | Sequence[str]
 logger = logging.getLogger(__name__)
 
 
@@ -83,7 +82,7 @@ def merge(
         True
     """
     _check_plain(network)
-    report = check_compatible(network, sources)
+    report = check_compatible(network, sources, exclude)
     _check_options(granularity, constraint, anchor, len(sources))
     check_start(start, constraint, len(sources), {row.tensor for row in report.rows})
     resolved = [resolve(network, source) for source in sources]

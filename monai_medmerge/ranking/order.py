@@ -14,8 +14,9 @@ from monai_medmerge.errors import DatasetError
 from monai_medmerge.inspection import copy_network
 from monai_medmerge.ranking.features import Features, extract
 from monai_medmerge.ranking.transferability import cka, h_score, linear_probe, log_evidence
-from monai_medmerge.sources.checkpoint import Source
-from monai_medmerge.sources.matching import check_compatible, resolve
+from monai_medmerge.sources.checkpoint.source import Source
+from monai_medmerge.sources.filling import load_into
+from monai_medmerge.sources.matching import check_compatible
 
 UNTRAINED = "untrained"
 # From this on, two sources' features are taken to say the same.
@@ -180,28 +181,6 @@ def rank(
         samples=len(features[0].labels),
         images=len(np.unique(features[0].images)),
     )
-
-
-def load_into(network: nn.Module, source: Source) -> nn.Module:
-    """A copy of the network with what the source has of it; the rest stays the network's own.
-
-    Args:
-        network: stays untouched.
-        source: one that fits.
-
-    Example:
-        >>> layer = nn.Linear(2, 1)
-        >>> copied = load_into(layer, Source("bias", {"bias": torch.ones(1)}))
-        >>> copied.bias.item(), torch.equal(copied.weight, layer.weight)
-        (1.0, True)
-    """
-    copied, tensors = copy_network(network), resolve(network, source).tensors
-    state = {
-        name: tensors[name].to(value) if name in tensors and tensors[name].shape == value.shape else value
-        for name, value in copied.state_dict().items()
-    }
-    copied.load_state_dict(state)
-    return copied
 
 
 def _untrained(network: nn.Module, seed: int) -> nn.Module:

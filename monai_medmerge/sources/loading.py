@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from monai_medmerge.errors import SettingError
-from monai_medmerge.sources.checkpoint import Source, plain_name
-from monai_medmerge.sources.keymaps import KeyMap
+from monai_medmerge.sources.checkpoint.places import plain_name, split_part
+from monai_medmerge.sources.checkpoint.source import Source
+from monai_medmerge.sources.names.keymaps import KeyMap
 
 Paths = str | Path | Sequence[str | Path] | Mapping[str, str | Path]
 
@@ -17,9 +18,9 @@ def load_sources(paths: Paths, key_map: KeyMap | None = None) -> list[Source]:
     """Read several sources, each with a name of its own.
 
     Args:
-        paths: files or bundle folders; names are those of the files, with as much of their folders as tells them
-            apart, or the keys of a mapping.
-        key_map: of `Source.from_file`, for every source.
+        paths: files or bundle folders, or `FILE::PART` for one of several networks in a file; names are those of the
+            files, with as much of their folders as tells them apart, or the keys of a mapping.
+        key_map: as of `Source.from_file`, for all of them.
 
     Raises:
         SettingError: there is none, or one is no path.
@@ -40,7 +41,8 @@ def load_sources(paths: Paths, key_map: KeyMap | None = None) -> list[Source]:
     else:
         listed = _checked([paths] if isinstance(paths, str | Path) else paths)
         names = _names(listed)
-    return [Source.from_file(path, name, key_map) for path, name in zip(listed, names, strict=True)]
+    parts = [split_part(path) for path in listed]
+    return [Source.from_file(path, name, key_map, part) for (path, part), name in zip(parts, names, strict=True)]
 
 
 def _checked(paths: object) -> list[Path]:
@@ -56,8 +58,13 @@ def _checked(paths: object) -> list[Path]:
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
-    """Without suffixes."""
-    return distinct_ends([path if path.is_dir() else path.with_name(plain_name(path)) for path in paths])
+    """Without suffixes; a part follows its file."""
+    found = []
+    for path in paths:
+        file, part = split_part(path)
+        plain = file if file.is_dir() else file.with_name(plain_name(file))
+        found.append(plain / part.replace("/", ".") if part else plain)
+    return distinct_ends(found)
 
 
 def distinct_ends(paths: Sequence[Path]) -> list[str]:

@@ -4,42 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvTransposeNd
 
 from monai_medmerge.errors import IncompatibleSourcesError, SettingError
-from monai_medmerge.sources.checkpoint import Source
-from monai_medmerge.sources.keymaps import KEY_MAPS, choose_key_map, rename
+from monai_medmerge.sources.adaptation import adapted_tensors
+from monai_medmerge.sources.anatomy import Anatomy, Verdict, judge
+from monai_medmerge.sources.checkpoint.source import Source
+from monai_medmerge.sources.names.identity import names_of, state_of
+from monai_medmerge.sources.names.resolving import resolve
+from monai_medmerge.sources.patterns import Patterns, selects
+from monai_medmerge.sources.tensor_match import DTYPE, EXCLUDED, MATCH, MISSING, SHAPE, Fit, TensorMatch, shape_text
 
-MATCH, MISSING, SHAPE, DTYPE = "match", "missing", "shape", "dtype"
-
-
-@dataclass(frozen=True)
-class Fit:
-    """What one source has for one tensor of the network: a status, and in words what differs or was adapted."""
-
-    status: str
-    detail: str = ""
-
-    def __str__(self) -> str:
-        return self.detail or self.status
-
-
-@dataclass(frozen=True)
-class TensorMatch:
-    """One tensor of the network and what each source has for it."""
-
-    tensor: str
-    shape: tuple[int, ...]
-    fits: tuple[Fit, ...]
-    elements: int
-
-    @property
-    def is_kernel(self) -> bool:
-        """Whether the tensor has kernels of more than one number: weights of convolutions and linear layers."""
-        return len(self.shape) > 1
+__all__ = [
+    "DTYPE", "EXCLUDED", "MATCH", "MISSING", "SHAPE", "Fit", "MatchReport", "TensorMatch", "check_compatible", "match",
+    "resolve",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -49,9 +31,10 @@ class MatchReport:
     Args:
         network: class name of the network.
         sources: the sources' names.
-        rows: one per tensor of the network's state dict.
+        rows: one per tensor of the network, by the first of its names.
         reasons: per source, why it does not fit; empty where it does.
-        notes: per source, what was done or left aside: key map, adaptation, tensors that the network lacks.
+        notes: per source, what was done or left aside: part, key map, adaptation, tensors that the network lacks.
+        heads: per source, tensors of the network's head that it does not fill.
     """
 
     network: str
@@ -59,6 +42,7 @@ class MatchReport:
     rows: tuple[TensorMatch, ...]
     reasons: tuple[str, ...]
     notes: tuple[tuple[str, ...], ...]
+    heads: tuple[tuple[str, ...], ...] = ()
 
     @property
     def compatible(self) -> bool:
@@ -67,14 +51,14 @@ class MatchReport:
 
     @property
     def coverage(self) -> tuple[float, ...]:
-        """Share of the network's numbers that each source has, from 0 to 1."""
-        total = max(sum(row.elements for row in self.rows), 1)
+        """Share of the network's numbers that each source has, from 0 to 1; what is excluded does not count."""
+        total = max(sum(row.elements for row in self.rows if not row.excluded), 1)
         columns = range(len(self.sources))
         return tuple(sum(r.elements for r in self.rows if r.fits[n].status == MATCH) / total for n in columns)
 
     @property
     def unmatched(self) -> tuple[str, ...]:
-        """Tensors that no source has: they stay the network's own (the head, as a rule)."""
+        """Tensors that no source has, or that are excluded: they stay the network's own (the head, as a rule)."""
         return tuple(row.tensor for row in self.rows if all(fit.status != MATCH for fit in row.fits))
 
     def table(self, problems_only: bool = False, limit: int | None = None) -> str:
@@ -86,7 +70,7 @@ class MatchReport:
         """
         rows = [row for row in self.rows if not problems_only or any(fit.status != MATCH for fit in row.fits)]
         cells = [("tensor", "shape", *self.sources)]
-        cells += [(row.tensor, _shape(row.shape), *map(str, row.fits)) for row in rows[:limit]]
+        cells += [(row.tensor, shape_text(row.shape), *map(str, row.fits)) for row in rows[:limit]]
         widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
         lines = [
             "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells
@@ -98,13 +82,13 @@ class MatchReport:
 
     def as_dict(self) -> dict[str, Any]:
         """The report in plain types, for JSON."""
-        sources = zip(self.sources, self.coverage, self.reasons, self.notes, strict=True)
+        sources = zip(self.sources, self.coverage, self.reasons, self.notes, self._heads, strict=True)
         return {
             "network": self.network,
             "compatible": self.compatible,
             "sources": [
-                {"name": name, "coverage": round(share, 6), "reason": reason, "notes": list(notes)}
-                for name, share, reason, notes in sources
+                {"name": name, "coverage": round(share, 6), "reason": reason, "notes": list(notes), "head": list(head)}
+                for name, share, reason, notes, head in sources
             ],
             "tensors": [
                 {
@@ -118,35 +102,51 @@ class MatchReport:
             ],
         }
 
+    @property
+    def _heads(self) -> tuple[tuple[str, ...], ...]:
+        return self.heads or ((),) * len(self.sources)
+
     def _summary(self) -> list[str]:
         lines = [""]
-        for name, share, reason, notes in zip(self.sources, self.coverage, self.reasons, self.notes, strict=True):
-            lines.append(
-                f"{name}: {100 * share:.1f} % of {self.network}" + (f"; does not fit: {reason}" if reason else "; fits")
-            )
+        columns = zip(self.sources, self.coverage, self.reasons, self.notes, self._heads, strict=True)
+        for n, (name, share, reason, notes, head) in enumerate(columns):
+            verdict = f"does not fit: {reason}" if reason else f"fits{self._of_its_own(n, head)}"
+            lines.append(f"{name}: {100 * share:.1f} % of {self.network}; {verdict}")
             lines += [f"  {note}" for note in notes]
         return lines
+
+    def _of_its_own(self, n: int, head: Sequence[str]) -> str:
+        """What of the network stays as it is, with both shapes where the source has another one."""
+        if not head:
+            return ""
+        rows = {row.tensor: row for row in self.rows}
+        shown = [
+            f"{name} ({rows[name].fits[n].detail or 'absent'} for {shape_text(rows[name].shape)})" for name in head[:3]
+        ]
+        return f", all but the head, which stays the network's own: {', '.join(shown)}{', ...' if head[3:] else ''}"
 
     def __str__(self) -> str:
         return self.table()
 
 
-def match(network: nn.Module, sources: Sequence[Source]) -> MatchReport:
+def match(network: nn.Module, sources: Sequence[Source], exclude: Patterns = ()) -> MatchReport:
     """Compare every tensor of a network with what each source has under its name.
 
-    A source fits if it has at least one weight of the network, and if what differs in shape is less than what agrees
-    and looks like a head: output layers of another width, or the layers behind the last weight that agrees. What a
-    source lacks is no conflict: the other sources share it, and what all lack stays the network's own.
+    A source fits if it fills the network's body. What it may lack is the head: output layers, also those of another
+    width, and whole modules behind the last weight that it has. A hole in the body, or a share of the network below
+    five in a hundred, is no fit.
 
     Args:
-        network: the network to be merged into; only names, shapes and dtypes are looked at.
+        network: the network to be merged into; only names, shapes and dtypes are looked at. It may be wrapped.
         sources: one or more.
+        exclude: name pattern or patterns of tensors that stay the network's own, whatever the sources have there.
 
     Returns:
         A report; a mismatch is never an exception here.
 
     Raises:
-        SettingError: what is given are no sources, but paths or networks, say.
+        SettingError: what is given are no sources, but paths or networks, say; or a layer of the network is lazy and
+            has no shape yet.
 
     Example:
         >>> from torch import nn
@@ -160,50 +160,42 @@ def match(network: nn.Module, sources: Sequence[Source]) -> MatchReport:
         a: 100.0 % of Linear; fits
     """
     _require_sources(sources)
+    state = state_of(network)
     resolved = [resolve(network, source) for source in sources]
-    wanted = network.state_dict()
+    patterns = [exclude] if isinstance(exclude, str) else list(exclude)
     rows = tuple(
         TensorMatch(
-            name, tuple(tensor.shape), tuple(_fit(tensor, s.tensors.get(name)) for s in resolved), tensor.numel()
+            first,
+            tuple(state[first].shape),
+            tuple(_fit(state[first], s.tensors.get(first), _excluded(names, patterns)) for s in resolved),
+            state[first].numel(),
         )
-        for name, tensor in wanted.items()
+        for first, names in names_of(state).items()
     )
-    transposed = {
-        f"{name}.weight" if name else "weight"
-        for name, module in network.named_modules(remove_duplicate=False)
-        if isinstance(module, _ConvTransposeNd)
-    }
-    names = [source.name for source in resolved]
-    reasons = tuple(
-        "another source has its name" if names.count(source.name) > 1 else _conflict(rows, n, source, transposed)
+    anatomy = Anatomy.of(network)
+    verdicts = [
+        Verdict("another source has its name")
+        if [other.name for other in resolved].count(source.name) > 1
+        else _verdict(network, rows, n, source, anatomy)
         for n, source in enumerate(resolved)
+    ]
+    return MatchReport(
+        type(network).__name__,
+        tuple(source.name for source in sources),
+        rows,
+        tuple(verdict.conflict for verdict in verdicts),
+        tuple(_notes(source, state) for source in resolved),
+        tuple(verdict.head for verdict in verdicts),
     )
-    notes = tuple(_notes(source, wanted) for source in resolved)
-    return MatchReport(type(network).__name__, tuple(source.name for source in sources), rows, reasons, notes)
 
 
-def resolve(network: nn.Module, source: Source) -> Source:
-    """The source under the network's names: a known key map is applied where it makes more names agree.
-
-    Args:
-        network: the network to be merged into.
-        source: a source whose names may be those of another library.
-    """
-    if "key_map" in source.provenance:
-        return source
-    key_map = choose_key_map(source.tensors.keys(), network.state_dict().keys())
-    if key_map is None:
-        return source
-    tensors = rename(source.tensors, KEY_MAPS[key_map], where=source.name)
-    return Source(source.name, tensors, {**source.provenance, "key_map": key_map})
-
-
-def check_compatible(network: nn.Module, sources: Sequence[Source]) -> MatchReport:
+def check_compatible(network: nn.Module, sources: Sequence[Source], exclude: Patterns = ()) -> MatchReport:
     """`match`, with an error instead of a verdict.
 
     Args:
         network: the network to be merged into.
         sources: one or more.
+        exclude: as of `match`.
 
     Raises:
         IncompatibleSourcesError: there is no source, names recur, or a source does not fit; the match table is shown.
@@ -215,7 +207,7 @@ def check_compatible(network: nn.Module, sources: Sequence[Source]) -> MatchRepo
         raise IncompatibleSourcesError(
             "one or more sources with names of their own", ", ".join(names) or "none", "sources"
         )
-    report = match(network, sources)
+    report = match(network, sources, exclude)
     if not report.compatible:
         bad = next(n for n, reason in enumerate(report.reasons) if reason)
         table = report.table(problems_only=True, limit=20)
@@ -233,62 +225,58 @@ def _require_sources(sources: object) -> None:
         raise SettingError(expected, f"a {type(wrong[0]).__name__}", "sources")
 
 
-def _fit(wanted: Tensor, found: Tensor | None) -> Fit:
+def _excluded(names: Sequence[str], patterns: Sequence[str]) -> bool:
+    """Whether a tensor is excluded under any of its names."""
+    return any(selects(patterns, name) for name in names)
+
+
+def _fit(wanted: Tensor, found: Tensor | None, excluded: bool) -> Fit:
+    if excluded:
+        return Fit(EXCLUDED)
     if found is None:
         return Fit(MISSING)
     if tuple(found.shape) != tuple(wanted.shape):
-        return Fit(SHAPE, _shape(tuple(found.shape)))
+        return Fit(SHAPE, shape_text(tuple(found.shape)))
     if found.is_floating_point() != wanted.is_floating_point():
         return Fit(DTYPE, _name(found))
     return Fit(MATCH, "" if found.dtype == wanted.dtype else f"match, {_name(found)} to {_name(wanted)}")
 
 
-def _conflict(rows: Sequence[TensorMatch], n: int, source: Source, transposed: set[str]) -> str:
-    """Why source n does not fit, in words; empty if it does."""
-    matched = [i for i, row in enumerate(rows) if row.fits[n].status == MATCH]
-    if not any(rows[i].is_kernel for i in matched):
-        named = sum(row.fits[n].status != MISSING for row in rows)
-        example = next(iter(source.tensors))
-        return (
-            f"no weight of the network's name and shape ({named} of {len(rows)} names known; it has {example!r}, ...)"
-        )
-    conflicts = [(i, row) for i, row in enumerate(rows) if row.fits[n].status in (SHAPE, DTYPE)]
-    last_weight = max(i for i in matched if rows[i].is_kernel)
-    for i, row in conflicts:
-        if (
-            row.is_kernel
-            and i < last_weight
-            and not _is_output_layer(row, source.tensors[row.tensor], row.tensor in transposed)
-        ):
-            return (
-                f"{row.tensor} is {_shape(tuple(source.tensors[row.tensor].shape))}, the network's {_shape(row.shape)}"
-            )
-    agrees, differs = sum(rows[i].elements for i in matched), sum(row.elements for _, row in conflicts)
-    if differs > agrees:
-        return f"more differs in shape ({differs:,} numbers) than agrees ({agrees:,})"
-    return ""
+def _verdict(network: nn.Module, rows: Sequence[TensorMatch], n: int, source: Source, anatomy: Anatomy) -> Verdict:
+    """Why source n does not fit, and which tensors of the head it does not fill."""
+    if conflicts := source.provenance.get("conflicts"):
+        return Verdict(str(conflicts[0]))
+    verdict = judge([(row, row.fits[n]) for row in rows], source.tensors, anatomy)
+    if verdict.conflict and _adaptable(network, rows, source, anatomy):
+        return Verdict(f"{verdict.conflict}; --adapt (adapt in Python) makes it fit")
+    return verdict
 
 
-def _is_output_layer(row: TensorMatch, found: Tensor, transposed: bool) -> bool:
-    """Whether shapes differ in the number of kernels alone, as heads for other classes do."""
-    axis = 1 if transposed else 0
-    shape = tuple(found.shape)
-    return len(shape) == len(row.shape) and all(
-        a == b for i, (a, b) in enumerate(zip(shape, row.shape, strict=True)) if i != axis
-    )
+def _adaptable(network: nn.Module, rows: Sequence[TensorMatch], source: Source, anatomy: Anatomy) -> bool:
+    """Whether adaptation would make a source fit, by its shapes alone."""
+    shapes = {name: tensor.to("meta") for name, tensor in source.tensors.items()}
+    adapted, done = adapted_tensors(network, shapes)
+    if not done:
+        return False
+    state = state_of(network)
+    fits = [_fit(state[row.tensor], adapted.get(row.tensor), row.excluded) for row in rows]
+    return not judge(list(zip(rows, fits, strict=True)), adapted, anatomy).conflict
 
 
 def _notes(source: Source, wanted: Mapping[str, Tensor]) -> tuple[str, ...]:
-    notes = [str(note) for note in source.provenance.get("adaptations", ())]
-    if key_map := source.provenance.get("key_map"):
-        notes.append(f"names mapped by {key_map if isinstance(key_map, str) else 'the given patterns'}")
+    told = source.provenance
+    notes = [str(note) for note in (*told.get("computed", ()), *told.get("adaptations", ()))]
+    if averaged := told.get("averaged"):
+        taken = told.get("nested_under", "raw")
+        notes.append(
+            f"{taken} taken; averaged weights lie under {', '.join(averaged)}: part={averaged[0]!r} or "
+            f"FILE::{averaged[0]} takes them"
+        )
+    if key_map := told.get("key_map"):
+        notes.append(f"names mapped by {key_map if isinstance(key_map, str | Path) else 'the given patterns'}")
     if unused := [name for name in source.tensors if name not in wanted]:
         notes.append(f"{len(unused)} tensors that the network lacks are left aside ({', '.join(unused[:3])}, ...)")
     return tuple(notes)
-
-
-def _shape(shape: tuple[int, ...]) -> str:
-    return " x ".join(map(str, shape)) or "scalar"
 
 
 def _name(tensor: Tensor) -> str:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
+Patterns = str | Sequence[str]
 
-def selects(patterns: str | Sequence[str], name: str) -> bool:
+
+def selects(patterns: Patterns, name: str) -> bool:
     """Whether one of the patterns matches a tensor's name.
 
     Args:

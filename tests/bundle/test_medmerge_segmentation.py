@@ -143,7 +143,7 @@ def test_the_series_of_the_phantoms_are_valid_and_oblique(volumes: Path) -> None
 
 
 @pytest.mark.parametrize(("config", "workflow"), [("train", "train"), ("inference", "infer")])
-def test_configurations_have_what_monai_expects(config: str, workflow: str, volumes: Path) -> None:
+def test_configurations_have_what_monai_expects(config: str, workflow: str, volumes: Path, tmp_path: Path) -> None:
     configs = BUNDLE / "configs"
     found = ConfigWorkflow(
         config_file=str(configs / f"{config}.json"),
@@ -151,6 +151,7 @@ def test_configurations_have_what_monai_expects(config: str, workflow: str, volu
         logging_file=str(configs / "logging.conf"),
         workflow_type=workflow,
         bundle_root=str(BUNDLE),
+        ckpt_dir=str(tmp_path),
         dataset_dir=str(volumes / "series" if workflow == "infer" else volumes),
     )
     found.initialize()

@@ -17,7 +17,7 @@ from monai_medmerge.bundle import merge_sources
 from monai_medmerge.errors import SettingError
 from monai_medmerge.methods import METHODS, gram_matrices, merge_with
 from monai_medmerge.networks import is_merged
-from monai_medmerge.ranking.order import load_into
+from monai_medmerge.sources.filling import load_into
 
 RIVALS = sorted(set(METHODS) - {"medmerge"})
 HEAD = ["6.*"]

@@ -13,7 +13,7 @@ from variants import build, example
 from monai_medmerge import Source
 from monai_medmerge.__main__ import main
 from monai_medmerge.bundle import align_sources
-from monai_medmerge.bundle.plan import plan
+from monai_medmerge.bundle.planning import plan
 from monai_medmerge.networks.alignment.permutation import channel_groups
 
 VARIANT = "UNet-batch-2d"

@@ -164,7 +164,7 @@ def test_a_run_that_ends_early_leaves_no_older_verdict_in_place(
     (tmp_path / "broken.pt").write_bytes(weights["reference"].read_bytes()[:1000])
     files = {"reference": weights["reference"], "candidate": tmp_path / "broken.pt"}
     status, log = verify(bundle_command("verify", site_data=site, output_dir=tmp_path / "out", **files))
-    assert status == 1
+    assert status == 2
     assert "broken.pt: expected" in log
     assert "Moved an older verification to superseded: report.html, report.json, MODEL_CARD.md" in log
     assert sorted(path.name for path in old.iterdir()) == ["notes.txt", "superseded"]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from monai_medmerge.errors import IncompatibleSourcesError, SettingError
-from monai_medmerge.evaluation.barrier import LossLine, barrier, interpolate
+from monai_medmerge.evaluation.barriers import LossLine, barrier, interpolate
 from monai_medmerge.evaluation.report.plots import barrier_plot
 from monai_medmerge.networks.alignment.permutation import channel_groups
 from monai_medmerge.sources import Source

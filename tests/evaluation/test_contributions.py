@@ -19,7 +19,7 @@ from monai_medmerge.errors import SettingError
 from monai_medmerge.evaluation.bootstrap import Estimate
 from monai_medmerge.evaluation.reliability import calibration
 from monai_medmerge.evaluation.report import plots
-from monai_medmerge.evaluation.report.canvas import png
+from monai_medmerge.evaluation.report.drawing import png
 from monai_medmerge.evaluation.shares import contributions, source_names, summarise
 
 NETWORKS = {

@@ -21,10 +21,10 @@ from torch import Tensor, nn
 
 from monai_medmerge import Source, coefficients, match, merge
 from monai_medmerge.evaluation import Naming, Resampling, check, compare, compare_predictions, contributions
-from monai_medmerge.evaluation.report.document import ReportContent, describe_command, document
+from monai_medmerge.evaluation.report.assembly import ReportContent, describe_command, document
+from monai_medmerge.evaluation.report.first_screen import summary
 from monai_medmerge.evaluation.report.page import CARD, DATA, PAGE, number, write_report
 from monai_medmerge.evaluation.report.points import net_benefit, precision_points, roc_points
-from monai_medmerge.evaluation.report.summary import summary
 from monai_medmerge.evaluation.similarity import layer_similarity
 from monai_medmerge.ranking.order import rank
 

@@ -93,6 +93,12 @@ def app_folder(served: LabelClient, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.fixture(scope="session")
+def studies(app_folder: Path) -> Path:
+    """The served folder of images."""
+    return app_folder.parents[1] / "studies"
+
+
+@pytest.fixture(scope="session")
 def stock(
     tmp_path_factory: pytest.TempPathFactory,
     bundles: dict[str, Path],

@@ -28,14 +28,14 @@ def serving(command: list[str], folder: Path) -> Iterator[LabelClient]:
         command: arguments of this Python that start it, without host and port.
         folder: for its log.
     """
-    server, client = _start(command, folder)
+    server, client = started(command, folder)
     try:
         yield client
     finally:
         _end(server)
 
 
-def _start(command: list[str], folder: Path) -> tuple[subprocess.Popen[bytes], LabelClient]:
+def started(command: list[str], folder: Path) -> tuple[subprocess.Popen[bytes], LabelClient]:
     # Scores are computed when a test asks, not whenever the server has nothing else to do.
     environment = {**os.environ, "MONAI_LABEL_AUTO_UPDATE_SCORING": "false"}
     # Series of a DICOM study are folders; Label's store of local images takes what has one of these endings.

@@ -44,7 +44,7 @@ def segmentation(folder: Path, path_safe: bool = False) -> Path:
         folder: to be made.
         path_safe: resample as a stock server needs it.
     """
-    safe = {"_target_": "monai_medmerge.label.path_safe.PathSafe", "transform": SPACING}
+    safe = {"_target_": "monai_medmerge.label.texts_aside.PathSafe", "transform": SPACING}
     inference = {
         "bundle_root": ".",
         "image": "",

@@ -16,8 +16,8 @@ from monai_medmerge import DatasetError, SettingError
 from monai_medmerge.label.__main__ import prepare
 from monai_medmerge.label.bundles import class_names, read_metadata, target_classes, task_type, weights_files
 from monai_medmerge.label.labels import ReadClassd, class_number
-from monai_medmerge.label.path_safe import PathSafe, path_safe
 from monai_medmerge.label.stand_ins import FILES, install
+from monai_medmerge.label.texts_aside import PathSafe, path_safe
 
 KINDS = ["dark", "bright"]
 

@@ -51,7 +51,7 @@ def test_classes_are_the_bundles_own(served: LabelClient, pictures: Files, tmp_p
     own_inference(OURS / "medmerge_classification", images, tmp_path / "output")
     with (tmp_path / "output" / "predictions.csv").open() as table:
         own = next(csv.DictReader(table))
-    answer = served.classify("medmerge_classification", str(file), model_filename="model.pt")
+    answer = served.classify("medmerge_classification", served.put_image(file), model_filename="model.pt")
     np.testing.assert_allclose([float(own[kind]) for kind in answer], list(answer.values()), atol=1e-4)
 
 

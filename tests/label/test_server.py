@@ -56,9 +56,9 @@ def test_label_map_of_a_nifti_file_is_the_bundles_own(
 
 @pytest.mark.parametrize("asked", ["by name", "by path"])
 def test_label_map_of_a_dicom_series_is_the_bundles_own(
-    served: LabelClient, bundles: dict[str, Path], series: Path, tmp_path: Path, asked: str
+    served: LabelClient, bundles: dict[str, Path], series: Path, studies: Path, tmp_path: Path, asked: str
 ) -> None:
-    image = "mr" if asked == "by name" else str(series)
+    image = "mr" if asked == "by name" else str(studies / "mr.series")
     labels, affine = read(served.infer("blocks", image, model_filename="model.pt"))
     own, own_affine = label_map(bundles["blocks"], series, tmp_path)
     assert len(np.unique(own)) > 1
@@ -75,7 +75,7 @@ def test_classes_are_the_networks_own(served: LabelClient, bundles: dict[str, Pa
     image = parser.get_parsed_content("preprocessing")({"image": str(file)})["image"]
     with torch.no_grad():
         own = network(image[None]).softmax(1)[0].tolist()
-    answer = served.classify("kinds", str(file), model_filename="model.pt")
+    answer = served.classify("kinds", served.put_image(file), model_filename="model.pt")
     assert list(answer) == ["dark", "bright"]
     np.testing.assert_allclose(list(answer.values()), own, rtol=1e-5)
 
@@ -149,22 +149,22 @@ def test_wrong_requests_are_answered_with_the_reason(
 ) -> None:
     broken = tmp_path / "broken.nii.gz"
     broken.write_bytes(b"this is no image")
-    served.put_image(broken)
+    with pytest.raises(RuntimeError, match=r"422 .*image: expected"):
+        served.put_image(broken)
     cut = tmp_path / "cut.nii.gz"
     cut.write_bytes(next(iter(volumes[0].values())).read_bytes()[:2000])
     served.put_image(cut)
     torch.save({"strange": torch.zeros(1)}, app_folder / "blocks" / "models" / "strange.pt")
     name = next(iter(volumes[0]))
-    for image in ("broken", "cut"):
-        with pytest.raises(RuntimeError, match=f"422 .*{image}.nii.gz"):
-            served.infer("blocks", image)
+    with pytest.raises(RuntimeError, match=r"422 .*cut\.nii\.gz"):
+        served.infer("blocks", "cut")
     with pytest.raises(RuntimeError, match=r"404 .*no model 'nonesuch'"):
         served.infer("nonesuch", name)
     with pytest.raises(RuntimeError, match=r"404 .*no image 'nonesuch'"):
         served.infer("blocks", "nonesuch")
     with pytest.raises(RuntimeError, match=r"404 .*nonesuch.* but of blocks, kinds, "):
         served.train("nonesuch")
-    with pytest.raises(RuntimeError, match=r"422 .*model_filename: expected one of .*model\.pt.*, found \.\./x\.pt"):
+    with pytest.raises(RuntimeError, match=r"422 .*model_filename: expected one of .*model\.pt.*, found '?\.\./x\.pt"):
         served.infer("blocks", name, model_filename="../x.pt")
     with pytest.raises(RuntimeError, match=r"422 .*weights of this network"):
         served.infer("blocks", name, model_filename="strange.pt")
@@ -192,7 +192,7 @@ def test_cancelled_training_leaves_server_and_weights(served: LabelClient, app_f
         served.put_label(labelled, labels[labelled])
     file = app_folder / "blocks" / "models" / "model_label.pt"
     before = file.read_bytes() if file.is_file() else None
-    served.train("blocks", max_epochs=100_000)
+    served.train("blocks", max_epochs=1000)
     end = time.monotonic() + 300
     while time.monotonic() < end and not any("mean loss" in line for line in served.status().get("details", [])):
         time.sleep(0.2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 
 import pytest
 import torch
@@ -175,12 +176,13 @@ def test_a_head_of_other_classes_stays_the_networks_own() -> None:
 
 
 def test_partial_sources_share_what_they_have() -> None:
-    network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 3), nn.Conv2d(4, 2, 1))
+    layers = {"encoder": nn.Conv2d(1, 4, 3), "decoder": nn.Conv2d(4, 4, 3), "head": nn.Conv2d(4, 2, 1)}
+    network = nn.Sequential(OrderedDict(layers))
     whole = Source.from_network(copy.deepcopy(network), "whole")
-    encoder = Source("encoder", {k: v + 1 for k, v in whole.tensors.items() if k.startswith("0.")})
+    encoder = Source("encoder", {k: v + 1 for k, v in whole.tensors.items() if k.startswith("encoder.")})
     tables = coefficients(merge(network, [whole, encoder]))
-    assert torch.equal(tables["0.weight"], torch.full((2, 4), 0.5))
-    assert torch.equal(tables["1.weight"], torch.tensor([[1.0] * 4, [0.0] * 4]))
+    assert torch.equal(tables["encoder.weight"], torch.full((2, 4), 0.5))
+    assert torch.equal(tables["decoder.weight"], torch.tensor([[1.0] * 4, [0.0] * 4]))
 
 
 def test_include_and_exclude_choose_by_name() -> None:

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from monai_medmerge import Source, UnsafeCheckpointError, match, merge
-from monai_medmerge.sources.keymaps import KEY_MAPS, choose_key_map, rename
+from monai_medmerge.sources import resolve
+from monai_medmerge.sources.names.keymaps import KEY_MAPS, rename
 
 
 class Block(nn.Module):
@@ -180,7 +181,8 @@ def test_a_users_own_map(tmp_path: Path) -> None:
 
 
 def test_names_that_agree_are_left_alone() -> None:
-    state = nets.UNet(2, 1, 2, (4, 8), (2,)).state_dict()
-    assert choose_key_map(list(state), list(state)) is None
-    assert choose_key_map([f"model.{name}" for name in state], list(state)) == "lightning"
+    network = nets.UNet(2, 1, 2, (4, 8), (2,))
+    resolved = resolve(network, Source.from_network(network, "same"))
+    assert "key_map" not in resolved.provenance
+    assert "prefix_removed" not in resolved.provenance
     assert all(rename({"x": 1}, name, "here") == {"x": 1} for name in KEY_MAPS)

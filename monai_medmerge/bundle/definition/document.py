@@ -162,6 +162,14 @@ class Definition:
         # The codes are of the old classes.
         return replace(self, class_names=names, network_def=network, codes={})
 
+    def coded(self, codes: Mapping[str, Any]) -> Definition:
+        """Itself with codes of its classes, for what is written beside the weights.
+
+        Args:
+            codes: as `class_codes` gives them.
+        """
+        return replace(self, codes=dict(codes))
+
     def answers(self) -> Activation:
         """The activation, which weights without a definition do not tell."""
         self._ask("activation")

@@ -10,7 +10,7 @@ from monai_medmerge.bundle.definition.networks import Config, plain
 IMAGE, LABEL = "image", "label"
 PER_KEY = ("mode", "padding_mode", "dtype", "align_corners", "anti_aliasing", "anti_aliasing_sigma", "track_meta")
 """Arguments that MONAI's transforms take one of for each key."""
-PATH_SAFE = "monai_medmerge.label.path_safe.PathSafe"
+PATH_SAFE = "monai_medmerge.label.texts_aside.PathSafe"
 COMPOSE = ("Compose", "monai.transforms.Compose")
 TYPES = ("torch.", "np.", "numpy.")
 

@@ -6,15 +6,27 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from monai.bundle import ConfigParser
 from torch import Tensor, nn
 
 from monai_medmerge.bundle.configuration import explained, read_configuration, reason
+from monai_medmerge.bundle.definition.document import FILE, Activation, Definition, Task
+from monai_medmerge.bundle.definition.networks import NETWORK_IDS, NetworkDef
+from monai_medmerge.bundle.definition.own_code import SCRIPTS
 from monai_medmerge.bundle.export.formats import check_onnx_installed, write_onnx, write_torchscript
-from monai_medmerge.bundle.export.texts import BundleCard, Config, inference, metadata, readme
+from monai_medmerge.bundle.export.scripts import copy_scripts, importable
+from monai_medmerge.bundle.export.texts import (
+    BundleCard,
+    Config,
+    class_names,
+    generic_steps,
+    inference,
+    metadata,
+    readme,
+)
 from monai_medmerge.errors import SettingError
 from monai_medmerge.files import save_weights, sweep, whole_folder, write_json, write_text
 from monai_medmerge.sources.filling import load_weights
@@ -28,29 +40,33 @@ NO_LICENCE = (
 
 def export_bundle(
     folder: str | Path,
-    network_def: Mapping[str, Any],
+    network_def: Mapping[str, Any] | NetworkDef,
     weights: str | Path,
     card: BundleCard,
-    preprocessing: Sequence[Config] | None = None,
+    preprocessing: Sequence[Config] | str | None = None,
     licence: str | Path | None = None,
     in_channels: int | None = None,
     torchscript: bool = True,
     onnx: bool = True,
     trace: bool = False,
+    scripts: Path | None = None,
+    definition: Definition | None = None,
 ) -> Path:
-    """Write a bundle: configs, weights, README, LICENSE, TorchScript and ONNX.
+    """Write a bundle: configs, weights with their definition, README, LICENSE, TorchScript and ONNX.
 
     Args:
         folder: to be made; the bundle's name in the zoo.
-        network_def: `_target_` and arguments, plain types.
+        network_def: `_target_` and arguments, plain types; `scripts.FILE.CLASS` for own code.
         weights: of the network, every tensor and no other; a `merge.json` beside them names the sources.
         card: what the bundle says of itself.
-        preprocessing: see `inference`.
+        preprocessing: transforms from a path under `image` to a tensor, plain; or `generic`, see `generic_steps`.
         licence: file with the terms of the weights.
         in_channels: of the image; that of the first weight if None.
         torchscript: write `models/model.ts`.
         onnx: write `models/model.onnx`.
         trace: see `write_torchscript`.
+        scripts: folder or file of own code, copied along.
+        definition: of the weights, for what the card does not hold.
 
     Returns:
         The folder.
@@ -68,24 +84,37 @@ def export_bundle(
         raise SettingError("a folder that is not there yet", found, root.absolute().name)
     terms = NO_LICENCE if licence is None else _text(Path(licence))
     sources = _sources(Path(weights))
+    if preprocessing is None:
+        raise SettingError("transforms, or 'generic'", "none stated", "preprocessing")
+    steps = None if isinstance(preprocessing, str) else list(preprocessing)
+    if isinstance(preprocessing, str) and preprocessing != "generic":
+        raise SettingError("transforms, or 'generic'", repr(preprocessing), "preprocessing")
     if onnx:
         check_onnx_installed()
-    network = _network(network_def)
-    load_weights(network, weights)
-    network.eval()
-    example = _example(network, card, in_channels)
-    answer = _answer(network, example, card.task)
-    described = metadata(card, example.shape[1], answer.shape[1])
-    with whole_folder(root) as part:
-        write_json(part / "configs" / "metadata.json", described)
-        write_json(part / "configs" / "inference.json", inference(card, network_def, preprocessing))
-        save_weights(part / "models" / "model.pt", network)
-        write_text(part / "docs" / "README.md", readme(card, sources))
-        write_text(part / "LICENSE", terms)
-        if torchscript:
-            write_torchscript(part, network, example, trace)
-        if onnx:
-            write_onnx(part / "models" / "model.onnx", network, example)
+    made = network_def if isinstance(network_def, NetworkDef) else NetworkDef(dict(network_def))
+    with importable(scripts):
+        network = _network(made, definition is None or definition.named)
+        load_weights(network, weights)
+        network.eval()
+        example = _example(network, card, in_channels)
+        answer = _answer(network, example, card)
+        channels = example.shape[1], answer.shape[1]
+        configuration = inference(card, made.config, steps, channels)
+        described = metadata(card, *channels, configuration)
+        with whole_folder(root) as part:
+            write_json(part / "configs" / "metadata.json", described)
+            write_json(part / "configs" / "inference.json", configuration)
+            save_weights(part / "models" / "model.pt", network)
+            if scripts is not None:
+                copy_scripts(scripts, part)
+            if told := _definition(made, card, steps, channels[1], definition):
+                write_json(part / "models" / FILE, told.as_dict())
+            write_text(part / "docs" / "README.md", readme(card, sources, channels[0]))
+            write_text(part / "LICENSE", terms)
+            if torchscript:
+                write_torchscript(part, network, example, trace)
+            if onnx:
+                write_onnx(part / "models" / "model.onnx", network, example)
     _tell_large_files(root)
     return root
 
@@ -102,7 +131,7 @@ def network_config(description: str) -> Config:
     """
     file, _, name = description.partition("::")
     parser = read_configuration(file)
-    name = name or "network_def"
+    name = name or next((key for key in NETWORK_IDS if isinstance(parser.get(key), dict)), NETWORK_IDS[0])
     if name not in parser:
         others = ", ".join(other for other in parser.get() if other != "_meta_") or "none"
         raise SettingError(f"an entry {name!r}; name the network's: FILE::ID", f"only {others}", Path(file).name)
@@ -120,12 +149,32 @@ def network_config(description: str) -> Config:
     return plain
 
 
-def _network(network_def: Mapping[str, Any]) -> nn.Module:
+def _network(network_def: NetworkDef, named: bool) -> nn.Module:
+    if network_def.file is not None:
+        return network_def.build(named)
     with explained("a class and arguments that make a network", "network_def"):
-        network = ConfigParser({"network_def": dict(network_def)}).get_parsed_content("network_def")
+        network = ConfigParser({"network_def": dict(network_def.config)}).get_parsed_content("network_def")
     if not isinstance(network, nn.Module):
         raise SettingError("a network", f"a {type(network).__name__}", "network_def")
     return network
+
+
+def _definition(
+    network_def: NetworkDef, card: BundleCard, steps: list[Config] | None, outputs: int, known: Definition | None
+) -> Definition | None:
+    """What later steps take beside the exported weights; None for code of several files, which no definition names."""
+    if network_def.file is None and str(network_def.config["_target_"]).startswith(f"{SCRIPTS}."):
+        return None
+    if known is not None:
+        return known
+    return Definition(
+        task=cast(Task, card.task),
+        class_names=tuple(class_names(card, outputs)),
+        network_def=network_def,
+        preprocessing=tuple(generic_steps(card) if steps is None else steps),
+        activation=cast(Activation, card.activation),
+        spatial_shape=tuple(card.spatial_shape),
+    )
 
 
 def _example(network: nn.Module, card: BundleCard, in_channels: int | None) -> Tensor:
@@ -140,16 +189,21 @@ def _example(network: nn.Module, card: BundleCard, in_channels: int | None) -> T
     return torch.rand((1, in_channels, *card.spatial_shape), generator=generator)
 
 
-def _answer(network: nn.Module, example: Tensor, task: str) -> Tensor:
-    """One per voxel for a segmentation, one per image for a classification."""
+def _answer(network: nn.Module, example: Tensor, card: BundleCard) -> Tensor:
+    """One per voxel for a segmentation, one per image else; some classifiers end in 1 x classes x 1 x 1."""
     given = " x ".join(map(str, example.shape))
     with torch.no_grad(), explained(f"a network that takes an input of {given}", "spatial_shape or in_channels"):
         answer = network(example)
     if not isinstance(answer, Tensor):
         raise SettingError("one tensor as the network's answer", f"a {type(answer).__name__}", "network")
-    shape = "1 x classes" if task == "classification" else " x ".join(map(str, [1, "classes", *example.shape[2:]]))
-    if answer.ndim < 2 or answer.shape[2:] != (example.shape[2:] if task == "segmentation" else ()):
-        raise SettingError(f"{shape} as the answer for a {task}", " x ".join(map(str, answer.shape)), "network")
+    rest = answer.shape[2:]
+    fits = all(size == 1 for size in rest) if card.whole else rest == example.shape[2:]
+    if answer.ndim < 2 or not fits:
+        shape = "1 x classes" if card.whole else " x ".join(map(str, [1, "classes", *example.shape[2:]]))
+        raise SettingError(f"{shape} as the answer for a {card.task}", " x ".join(map(str, answer.shape)), "network")
+    if card.activation == "softmax" and answer.shape[1] == 1:
+        # One channel's softmax is 1 whatever the network says.
+        raise SettingError("sigmoid or none for a network of one output", "softmax", "activation")
     return answer
 
 

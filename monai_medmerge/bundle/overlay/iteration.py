@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from monai_medmerge.bundle.overlay.network import exchanged, holders
-from monai_medmerge.bundle.overlay.optimizers import Idle, StandIns, optimizers
+from monai_medmerge.bundle.overlay.rates import Idle, StandIns, optimizers
 from monai_medmerge.engines import CoefficientTrainer
 from monai_medmerge.errors import SettingError
 

@@ -15,8 +15,8 @@ from monai_medmerge.evaluation.comparison.cases import ALL, CLASS
 from monai_medmerge.evaluation.comparison.rows import SEGMENTATION, Comparison
 from monai_medmerge.evaluation.gate import GateResult
 from monai_medmerge.evaluation.report import plots
-from monai_medmerge.evaluation.report.canvas import png
-from monai_medmerge.evaluation.report.document import ReportContent
+from monai_medmerge.evaluation.report.assembly import ReportContent
+from monai_medmerge.evaluation.report.drawing import png
 from monai_medmerge.evaluation.report.result_plots import confusion_plot, curves_of_classes, shown_classes
 from monai_medmerge.evaluation.shares import source_names
 from monai_medmerge.ranking.order import Ranking

@@ -13,7 +13,7 @@ from typing import Any
 from monai.utils import optional_import
 
 from monai_medmerge.evaluation.comparison.pictures import CasePicture
-from monai_medmerge.evaluation.report.document import ReportContent, document
+from monai_medmerge.evaluation.report.assembly import ReportContent, document
 from monai_medmerge.evaluation.report.drawings import figures
 from monai_medmerge.files import write_text
 

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
-from monai_medmerge.evaluation.report.canvas import COLOURS, MARKERS, Target, canvas
+from monai_medmerge.evaluation.report.drawing import COLOURS, MARKERS, Target, canvas
 from monai_medmerge.evaluation.shares import source_names, summarise
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from monai_medmerge.evaluation.barrier import LossLine
+    from monai_medmerge.evaluation.barriers import LossLine
     from monai_medmerge.evaluation.bootstrap import Estimate
     from monai_medmerge.evaluation.reliability import Calibration
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from monai_medmerge.evaluation.report.canvas import COLOURS, Target, canvas
+from monai_medmerge.evaluation.report.drawing import COLOURS, Target, canvas
 from monai_medmerge.evaluation.report.points import (
     Curve,
     calibration_points,

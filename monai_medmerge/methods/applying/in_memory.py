@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from monai_medmerge.errors import SettingError
@@ -15,6 +16,7 @@ from monai_medmerge.methods.registry import Method, get_method
 from monai_medmerge.methods.tensors import TensorHeader
 from monai_medmerge.sources import Source, check_compatible, resolve
 from monai_medmerge.sources.matching import MATCH
+from monai_medmerge.sources.names.identity import state_of
 
 
 def merge_with(
@@ -68,27 +70,24 @@ def merge_with(
             raise SettingError("no base", "one", f"method {name}")
         return _merge_whole(known, network, sources, shared, options)
     kind = _kind(base, f"method {name}, base")
-    report = check_compatible(network, sources)
+    report = check_compatible(network, sources, exclude)
     recipe = Recipe(known, report.sources, kind, anchor, statistics, exclude, options)
     resolved = [resolve(network, source) for source in sources]
     present = {row.tensor: [n for n, fit in enumerate(row.fits) if fit.status == MATCH] for row in report.rows}
-    start = _matched(network, base) if isinstance(base, Source) else {}
-    merged: dict[int, Tensor] = {}
-    state: dict[str, Any] = {}
-    for key, value in network.state_dict(keep_vars=True).items():
-        if not present.get(key) or recipe.excludes(key):
-            state[key] = value
-            continue
+    start = _matched(network, base, exclude) if isinstance(base, Source) else {}
+    new = copy_network(network)
+    merged = 0
+    with torch.no_grad():
         # A tensor that the network holds under several names is merged once, under the first.
-        if id(value) not in merged:
+        for key, value in state_of(new).items():
+            if not present.get(key):
+                continue
             readers = {n: partial(resolved[n].tensors.__getitem__, key) for n in present[key]}
             given = partial(start.__getitem__, key) if key in start else None
-            merged[id(value)] = recipe.tensor(key, readers, TensorHeader(value.dtype, tuple(value.shape)), given)
-        state[key] = merged[id(value)]
+            value.copy_(recipe.tensor(key, readers, TensorHeader(value.dtype, tuple(value.shape)), given))
+            merged += 1
     if not merged:
         raise SettingError("patterns that leave something to merge", f"exclude={list(exclude)}", "merge_with")
-    new = copy_network(network)
-    new.load_state_dict(state, strict=True)
     return new
 
 
@@ -125,8 +124,8 @@ def _kind(base: object, where: str) -> str | None:
     raise SettingError(f"{', '.join(BASES)} or a Source", found, where)
 
 
-def _matched(network: nn.Module, base: Source) -> dict[str, Tensor]:
+def _matched(network: nn.Module, base: Source, exclude: str | Sequence[str]) -> dict[str, Tensor]:
     """The tensors of a base that the network has, by the network's names."""
-    report = check_compatible(network, [base])
+    report = check_compatible(network, [base], exclude)
     tensors = resolve(network, base).tensors
     return {row.tensor: tensors[row.tensor] for row in report.rows if row.fits[0].status == MATCH}

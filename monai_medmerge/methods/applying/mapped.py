@@ -17,7 +17,7 @@ from monai_medmerge.errors import UnsafeCheckpointError
 from monai_medmerge.files import read_json, shown
 from monai_medmerge.files.naming import LONGEST_NAME
 from monai_medmerge.methods.tensors import TensorHeader
-from monai_medmerge.sources.checkpoint import INDEX_SUFFIX
+from monai_medmerge.sources.checkpoint.places import INDEX_SUFFIXES
 
 # The format's names of what torch can compute with.
 DTYPES = {
@@ -77,7 +77,7 @@ class MappedCheckpoints:
                 mapped.madvise(mmap.MADV_DONTNEED)
 
     def _look(self, path: Path) -> dict[str, _Stored]:
-        if path.name.endswith(INDEX_SUFFIX):
+        if path.name.endswith(INDEX_SUFFIXES[0]):
             shards = _read_index(path)
             files = {shard: self._map(shard) for shard in dict.fromkeys(shards.values())}
             try:

@@ -10,10 +10,10 @@ from typing import Any
 from torch import Generator, Tensor
 
 from monai_medmerge.errors import SettingError, UnsafeCheckpointError
-from monai_medmerge.methods.averages import uniform_average
+from monai_medmerge.methods.averaging.averages import uniform_average
 from monai_medmerge.methods.registry import Method
 from monai_medmerge.methods.tensors import TensorHeader, TensorReaders
-from monai_medmerge.sources.checkpoint import all_finite
+from monai_medmerge.sources.checkpoint.values import all_finite, is_sound
 from monai_medmerge.sources.patterns import selects
 
 BASES = ("anchor", "mean")
@@ -81,8 +81,9 @@ class Recipe:
             UnsafeCheckpointError: a source holds values that are not finite.
             SettingError: statistics per source are incomplete, or the method gave something unfit.
         """
-        _check_finite(name, header, [(self.sources[n], read) for n, read in sorted(readers.items())])
-        _check_finite(name, header, [("the base", base)] if base else [])
+        given = [(self.sources[n], read) for n, read in sorted(readers.items())]
+        if not _all_finite(name, header, [*given, *([("the base", base)] if base else [])]):
+            return readers[self.anchor if self.anchor in readers else min(readers)]().to(header.dtype)
         present = sorted(readers)
         running = name.rpartition(".")[2] in RUNNING
         if not header.dtype.is_floating_point or not header.bytes or (running and self.statistics == "anchor"):
@@ -100,7 +101,8 @@ class Recipe:
     def copied(self, name: str, readers: Mapping[int, Reader], header: TensorHeader) -> Tensor:
         """The anchor's tensor of one name, or the first source's that has it; arguments as of `tensor`."""
         chosen = self.anchor if self.anchor in readers else min(readers)
-        _check_finite(name, header, [(self.sources[chosen], readers[chosen])])
+        if not _all_finite(name, header, [(self.sources[chosen], readers[chosen])]):
+            return readers[chosen]().to(header.dtype)
         return self._checked(name, readers[chosen](), header)
 
     @property
@@ -150,11 +152,17 @@ class Recipe:
         raise SettingError("finite weights", f"NaN or infinite values in {header.dtype}", where)
 
 
-def _check_finite(name: str, header: TensorHeader, given: Sequence[tuple[str, Reader]]) -> None:
+def _all_finite(name: str, header: TensorHeader, given: Sequence[tuple[str, Reader]]) -> bool:
+    """Whether there is something to merge: a mask with minus infinity is sound, but no weight."""
     # Medians and votes lose a NaN, and running statistics of all but the anchor are not looked at by any method.
+    found = True
     for source, read in given if header.dtype.is_floating_point and header.bytes else ():
-        if not all_finite(read()):
+        tensor = read()
+        finite = all_finite(tensor)
+        if not finite and not is_sound(tensor):
             raise UnsafeCheckpointError("finite weights", "NaN or infinite values", f"{source}, {name}")
+        found = found and finite
+    return found
 
 
 def _read(readers: Mapping[int, Reader], chosen: Sequence[int]) -> TensorReaders:

@@ -13,7 +13,7 @@ from monai_medmerge.inspection import copy_network
 from monai_medmerge.networks.alignment.assignment import Assignment, assign_by_activations, assign_by_weights
 from monai_medmerge.networks.alignment.invariance import changed_by
 from monai_medmerge.networks.alignment.permutation import ChannelGroups, channel_groups
-from monai_medmerge.sources.checkpoint import Source
+from monai_medmerge.sources.checkpoint.source import Source
 from monai_medmerge.sources.matching import check_compatible, resolve
 
 

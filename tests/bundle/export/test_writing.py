@@ -32,8 +32,11 @@ SEGMENTER = {
     "channels": [4, 8], "strides": [2], "num_res_units": 1, "norm": "batch",
 }  # fmt: skip
 CARDS = {
-    "lesion_classification": (CLASSIFIER, BundleCard("classification", (32, 32), ("cyst", "benign", "malignant"))),
-    "organ_segmentation": (SEGMENTER, BundleCard("segmentation", (16, 16, 16), ("background", "organ"))),
+    "lesion_classification": (
+        CLASSIFIER,
+        BundleCard("classification", (32, 32), ("cyst", "benign", "malignant"), "softmax"),
+    ),
+    "organ_segmentation": (SEGMENTER, BundleCard("segmentation", (16, 16, 16), ("background", "organ"), "softmax")),
 }
 # In our words, what the zoo's schema of July 2024 requires of a metadata file.
 TENSOR = {
@@ -91,7 +94,7 @@ def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     save_weights(folder / "run" / "model.pt", network)
     record = {"sources": [{"name": "chest", "sha256": "0" * 64}]}
     (folder / "run" / "merge.json").write_text(json.dumps(record))
-    return export_bundle(folder / request.param, network_def, folder / "run" / "model.pt", card), network
+    return export_bundle(folder / request.param, network_def, folder / "run" / "model.pt", card, "generic"), network
 
 
 def test_the_zoos_minimal_checks(exported: tuple[Path, torch.nn.Module], tmp_path: Path) -> None:
@@ -207,6 +210,7 @@ def test_the_command_exports_from_a_configuration(tmp_path: Path) -> None:
     save_weights(tmp_path / "model.pt", merged_network(CLASSIFIER))
     command = ["export", "--network", str(config), "--weights", str(tmp_path / "model.pt"), "--task", "classification"]
     command += ["--spatial-shape", "32", "32", "--no-onnx", "--no-torchscript", "--modality", "US"]
+    command += ["--activation", "softmax", "--preprocessing", "generic"]
     assert main([*command, "--output", str(tmp_path / "bundle")]) == 0
     metadata = json.loads((tmp_path / "bundle" / "configs" / "metadata.json").read_text())
     assert metadata["network_data_format"]["inputs"]["image"]["modality"] == "US"
@@ -221,29 +225,31 @@ def test_a_file_too_large_for_the_zoo_is_told(
 ) -> None:
     monkeypatch.setattr("monai_medmerge.bundle.export.writing.LARGE_FILE", 1000)
     save_weights(tmp_path / "model.pt", merged_network(CLASSIFIER))
-    card = BundleCard("classification", (32, 32))
-    export_bundle(tmp_path / "a", CLASSIFIER, tmp_path / "model.pt", card, torchscript=False, onnx=False)
+    card = BundleCard("classification", (32, 32), activation="softmax")
+    export_bundle(tmp_path / "a", CLASSIFIER, tmp_path / "model.pt", card, "generic", torchscript=False, onnx=False)
     assert "model.pt" in caplog.text
     assert "large_files.yml" in caplog.text
 
 
 def test_wrong_input_is_named(tmp_path: Path) -> None:
     save_weights(tmp_path / "model.pt", merged_network(CLASSIFIER))
-    card = BundleCard("classification", (32, 32))
+    card = BundleCard("classification", (32, 32), activation="softmax")
     with pytest.raises(IncompatibleSourcesError, match=r"class_layers\.out\.weight"):
-        export_bundle(tmp_path / "a", {**CLASSIFIER, "out_channels": 4}, tmp_path / "model.pt", card)
+        export_bundle(tmp_path / "a", {**CLASSIFIER, "out_channels": 4}, tmp_path / "model.pt", card, "generic")
+    card = BundleCard("classification", (32, 32), ("a",), "softmax")
     with pytest.raises(SettingError, match="classes: expected 3"):
-        export_bundle(tmp_path / "b", CLASSIFIER, tmp_path / "model.pt", BundleCard("classification", (32, 32), ("a",)))
+        export_bundle(tmp_path / "b", CLASSIFIER, tmp_path / "model.pt", card, "generic")
+    card = BundleCard("segmentation", (32, 32), activation="softmax")
     with pytest.raises(SettingError, match="1 x classes x 32 x 32 as the answer for a segmentation, found"):
-        export_bundle(tmp_path / "d", CLASSIFIER, tmp_path / "model.pt", BundleCard("segmentation", (32, 32)))
+        export_bundle(tmp_path / "d", CLASSIFIER, tmp_path / "model.pt", card, "generic")
     with pytest.raises(SettingError, match="task"):
         BundleCard("detection", (32, 32))
     with pytest.raises(SettingError, match="spatial_shape"):
-        BundleCard("segmentation", (32,))
+        BundleCard("segmentation", (32,), activation="softmax")
     with pytest.raises(SettingError, match="classes: expected a name of its own"):
-        BundleCard("segmentation", (32, 32), ("a", "b", "a"))
+        BundleCard("segmentation", (32, 32), ("a", "b", "a"), "softmax")
     with pytest.raises(SettingError, match="version: expected three numbers"):
-        BundleCard("segmentation", (32, 32), version="one")
+        BundleCard("segmentation", (32, 32), activation="none", version="one")
     (tmp_path / "c.json").write_text(json.dumps({"network_def": {"_target_": "torch.nn.Linear", "bias": "$int"}}))
     with pytest.raises(SettingError, match="plain"):
         network_config(str(tmp_path / "c.json"))
@@ -273,11 +279,11 @@ class Refusing(torch.nn.Conv2d):
 def test_a_network_that_cannot_be_scripted_leaves_nothing_and_is_traced_if_asked(tmp_path: Path, name: str) -> None:
     network_def = {"_target_": f"{__name__}.{name}", "in_channels": 1, "out_channels": 2, "kernel_size": 1}
     save_weights(tmp_path / "model.pt", torch.nn.Conv2d(1, 2, 1))
-    card = BundleCard("segmentation", (8, 8))
+    card = BundleCard("segmentation", (8, 8), activation="softmax")
     with pytest.raises(SettingError, match=r"TorchScript: .*--trace"):
-        export_bundle(tmp_path / "a", network_def, tmp_path / "model.pt", card, onnx=False)
+        export_bundle(tmp_path / "a", network_def, tmp_path / "model.pt", card, "generic", onnx=False)
     assert [path.name for path in tmp_path.iterdir()] == ["model.pt"]
-    root = export_bundle(tmp_path / "a", network_def, tmp_path / "model.pt", card, onnx=False, trace=True)
+    root = export_bundle(tmp_path / "a", network_def, tmp_path / "model.pt", card, "generic", onnx=False, trace=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "model.pt"]
     # It was made in another folder, of which nothing tells.
     for file in root.rglob("*"):
@@ -286,12 +292,12 @@ def test_a_network_that_cannot_be_scripted_leaves_nothing_and_is_traced_if_asked
 
 def test_what_cannot_be_read_is_told_before_any_work(tmp_path: Path) -> None:
     # Nothing is built: the weights are not even there.
-    weights, card = tmp_path / "run" / "model.pt", BundleCard("classification", (32, 32))
+    weights, card = tmp_path / "run" / "model.pt", BundleCard("classification", (32, 32), activation="softmax")
     weights.parent.mkdir()
     (tmp_path / "picture.png").write_bytes(b"\x89PNG\xff")
     for licence in ("absent.txt", "run", "picture.png"):
         with pytest.raises(SettingError, match=f"{licence}: expected a text file"):
-            export_bundle(tmp_path / "a", CLASSIFIER, weights, card, licence=tmp_path / licence)
+            export_bundle(tmp_path / "a", CLASSIFIER, weights, card, "generic", licence=tmp_path / licence)
     records = {
         "{": "JSON text", "[1]": None, '{"sources": "$@chosen"}': None, '{"sources": [{"name": "chest"}]}': "`sha256`",
         '{"sources": ["chest"]}': "`sha256`",
@@ -299,7 +305,7 @@ def test_what_cannot_be_read_is_told_before_any_work(tmp_path: Path) -> None:
     for record, words in records.items():
         (weights.parent / "merge.json").write_text(record)
         with pytest.raises(MedMergeError, match="model.pt" if words is None else rf"merge\.json.*{words}"):
-            export_bundle(tmp_path / "a", CLASSIFIER, weights, card)
+            export_bundle(tmp_path / "a", CLASSIFIER, weights, card, "generic")
     assert not (tmp_path / "a").exists()
 
 
@@ -330,16 +336,19 @@ def test_configurations_that_tell_no_network_are_named(tmp_path: Path, content: 
 def test_networks_that_cannot_be_made_or_do_not_take_the_input_are_named(tmp_path: Path) -> None:
     save_weights(tmp_path / "model.pt", merged_network(SEGMENTER))
     save_weights(tmp_path / "dense.pt", merged_network(CLASSIFIER))
-    cards = BundleCard("segmentation", (16, 16)), BundleCard("classification", (32, 32))
+    cards = (
+        BundleCard("segmentation", (16, 16), activation="softmax"),
+        BundleCard("classification", (32, 32), activation="softmax"),
+    )
     with pytest.raises(SettingError, match="takes an input of 1 x 1 x 16 x 16,"):
-        export_bundle(tmp_path / "a", SEGMENTER, tmp_path / "model.pt", cards[0], in_channels=1)
+        export_bundle(tmp_path / "a", SEGMENTER, tmp_path / "model.pt", cards[0], "generic", in_channels=1)
     with pytest.raises(SettingError, match="takes an input of 1 x 2 x 32 x 32"):
-        export_bundle(tmp_path / "a", CLASSIFIER, tmp_path / "dense.pt", cards[1], in_channels=2)
+        export_bundle(tmp_path / "a", CLASSIFIER, tmp_path / "dense.pt", cards[1], "generic", in_channels=2)
     with pytest.raises(SettingError, match="in_channels: expected one or more"):
-        export_bundle(tmp_path / "a", CLASSIFIER, tmp_path / "dense.pt", cards[1], in_channels=-1)
+        export_bundle(tmp_path / "a", CLASSIFIER, tmp_path / "dense.pt", cards[1], "generic", in_channels=-1)
     for wrong in ({**CLASSIFIER, "growth": 3}, {"_target_": "monai.networks.nets.DenseNets"}, {"_target_": "no.Such"}):
         with pytest.raises(SettingError, match="network_def: expected a class"):
-            export_bundle(tmp_path / "a", wrong, tmp_path / "dense.pt", cards[1])
+            export_bundle(tmp_path / "a", wrong, tmp_path / "dense.pt", cards[1], "generic")
     assert not (tmp_path / "a").exists()
 
 

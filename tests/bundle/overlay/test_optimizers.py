@@ -10,7 +10,7 @@ import torch
 from bundle.overlay.overlay_runs import Bundle, load, overriding, same
 from torch import nn
 
-from monai_medmerge.bundle.overlay.optimizers import Idle, StandIns, optimizers
+from monai_medmerge.bundle.overlay.rates import Idle, StandIns, optimizers
 from monai_medmerge.bundle.overlay.starting import OVERLAY_FILE
 
 

@@ -151,7 +151,7 @@ def class_codes(
     files += [Path(data, DATALIST)] if data else []
     for file in files:
         given = _read(file).get("codes") if file.is_file() else None
-        if isinstance(given, Mapping):
+        if isinstance(given, Mapping) and given:
             return _by_class(segment_table(given, class_names, f"{file.name}, codes"))
     if codes_file is not None and Path(codes_file).is_file():
         table = SegmentTable.from_json(codes_file)

@@ -16,7 +16,7 @@ from torch import Tensor
 from monai_medmerge.evaluation.comparison.pictures import CasePicture
 from monai_medmerge.evaluation.comparison.rows import Comparison
 from monai_medmerge.evaluation.gate import GateResult
-from monai_medmerge.evaluation.report.summary import class_rows, result_rows, summary
+from monai_medmerge.evaluation.report.first_screen import class_rows, result_rows, summary
 from monai_medmerge.evaluation.shares import source_names, summarise
 from monai_medmerge.ranking.order import Ranking
 from monai_medmerge.sources import MatchReport, Source

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import ignite.distributed as idist
 from torch import Tensor, nn
 
-from monai_medmerge.bundle.history import TrainingHistory
-from monai_medmerge.bundle.outcome import Outcome
-from monai_medmerge.bundle.verification import read_gate
+from monai_medmerge.bundle.results.history import TrainingHistory
+from monai_medmerge.bundle.results.outcome import Outcome
+from monai_medmerge.bundle.results.verification import read_gate
 from monai_medmerge.evaluation import (
     Comparison,
     ReportContent,

@@ -15,7 +15,7 @@ from monai_medmerge.evaluation.prediction import predict
 from monai_medmerge.inspection import copy_network
 from monai_medmerge.networks.alignment.aligning import align, filled_state
 from monai_medmerge.networks.batchnorm import recalibrate
-from monai_medmerge.sources.checkpoint import Source
+from monai_medmerge.sources.checkpoint.source import Source
 from monai_medmerge.sources.matching import check_compatible, resolve
 
 

@@ -27,7 +27,7 @@ from monai_medmerge.evaluation import (
     label_results,
     predict,
 )
-from monai_medmerge.evaluation.report.document import origin_of
+from monai_medmerge.evaluation.report.assembly import origin_of
 from monai_medmerge.evaluation.results.parts import one_line
 from monai_medmerge.files import save_weights, weights_sha256, whole_file, write_json
 from monai_medmerge.handlers import NOTHING, lost_line

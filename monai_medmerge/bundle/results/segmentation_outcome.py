@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from monai_medmerge.bundle.definition.document import Definition
-from monai_medmerge.bundle.outcome import Outcome, parameters_trained
+from monai_medmerge.bundle.results.outcome import Outcome, parameters_trained
 from monai_medmerge.engines import PhaseTrainer
 from monai_medmerge.errors import DatasetError
 from monai_medmerge.evaluation.bootstrap import Resampling
