@@ -17,11 +17,11 @@ from monailabel.app import app as labels
 from monailabel.config import settings
 from monailabel.interfaces.utils.app import app_instance
 
-from monai_medmerge.label.door import Limits
-from monai_medmerge.label.ending import Ending
-from monai_medmerge.label.middleware import Door, Message, Receive, Send
-from monai_medmerge.label.privacy import Hider, make_discreet
-from monai_medmerge.label.routes import Group
+from monai_medmerge.label.door.checks import Limits
+from monai_medmerge.label.door.ending import Ending
+from monai_medmerge.label.door.middleware import Door, Message, Receive, Send
+from monai_medmerge.label.door.privacy import Hider, make_discreet
+from monai_medmerge.label.door.routes import Group
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 # Of our own: Label's start_server fails on the setting of its server, which its own pages would need.

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, Literal, Protocol
 from monai_medmerge.errors import MedMergeError, SettingError
 from monai_medmerge.files import below
 from monai_medmerge.files.naming import shown
-from monai_medmerge.label.door import (
+from monai_medmerge.label.door.checks import (
     BATCH,
     INFER,
     TRAIN,
@@ -25,7 +25,7 @@ from monai_medmerge.label.door import (
     read_object,
     refuse_evaluated,
 )
-from monai_medmerge.label.uploads import Content
+from monai_medmerge.label.door.uploads import Content
 
 Group = Literal["models", "trainers", "strategies", "scoring"]
 NOUNS: dict[Group, str] = {"models": "model", "trainers": "training of", "strategies": "strategy", "scoring": "score"}
