@@ -174,6 +174,26 @@ def network_from(description: str) -> nn.Module:
     return build_network(description)
 
 
+def as_network(network_def: nn.Module | str) -> nn.Module:
+    """The network of a configuration whose `network_def` may be text: ``--network_def "my_model.py::Net(classes=3)"``.
+
+    Args:
+        network_def: made already, or as `build_network` takes it.
+
+    Raises:
+        SettingError: no network comes of it.
+
+    Example:
+        >>> as_network("torch.nn.Linear(2, 1)")
+        Linear(in_features=2, out_features=1, bias=True)
+    """
+    if isinstance(network_def, str):
+        return build_network(network_def)
+    if not isinstance(network_def, nn.Module):
+        raise SettingError("a network", f"a {type(network_def).__name__}", "network_def")
+    return network_def
+
+
 def plain(value: Any, where: str) -> Any:
     """A value as JSON has it; a tuple becomes a list, a torch type its name.
 

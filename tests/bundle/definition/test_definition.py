@@ -249,6 +249,8 @@ def test_the_head_is_found_or_asked_for() -> None:
     with pytest.raises(SettingError, match=r"2 outputs.*candidates: one \(3\), two \(3\), body \(8\)"):
         find_head(several, 2)
     assert find_head(several, 2, ["one.*"]) == ["one.*"]
+    with pytest.raises(SettingError, match=r"head: expected a pattern of .*'fc\.\*'; candidates: one \(3\)"):
+        find_head(several, 2, ["one.*", "fc.*"])
 
 
 def test_targets_are_networks_and_transforms() -> None:
