@@ -27,6 +27,8 @@ Config = dict[str, Any]
 NETWORK_IDS = ("network_def", "network")
 FACTORIES = ("torchvision.models", "timm")
 """Packages whose networks are made by functions."""
+FETCHING = ("weights", "weights_backbone", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path")
+"""Arguments by which these functions fetch or read weights, which are sources' to give."""
 OUTPUTS = ("num_classes", "out_channels", "classes", "n_classes", "out_features")
 """Arguments that tell the number of outputs."""
 
@@ -251,6 +253,8 @@ def check_targets(value: Any, where: str) -> None:
             allowed = made in (LoadImage, LoadImaged) and _is_reader(item.get("reader"))
         if not allowed:
             raise SettingError("a network or a transform", repr(target), where)
+        if inspect.isfunction(made):
+            _check_fetches_nothing(item, where)
 
 
 def _items(value: Any) -> Iterator[Mapping[str, Any]]:
@@ -277,7 +281,19 @@ def _located(target: str, where: str) -> Any:
 def _makes_networks(made: Any) -> bool:
     if inspect.isclass(made):
         return issubclass(made, nn.Module)
-    return inspect.isfunction(made) and made.__module__.startswith(FACTORIES)
+    if not inspect.isfunction(made):
+        return False
+    package = made.__module__.partition(".")[0]
+    return made.__module__.startswith(FACTORIES[0]) or (package == FACTORIES[1] and made.__name__ == "create_model")
+
+
+def _check_fetches_nothing(item: Mapping[str, Any], where: str) -> None:
+    """Refuse what would fetch or read weights: a definition of others must not make this machine do so."""
+    for name in FETCHING:
+        if item.get(name):
+            raise SettingError("a network without weights, which sources give", f"{name}={item[name]!r}", where)
+    if any(isinstance(value, str) and ":" in value for value in item.values()):
+        raise SettingError("a network without weights, which sources give", "an address", where)
 
 
 def _is_reader(reader: Any) -> bool:
