@@ -17,6 +17,8 @@ import pytest
 from monai.bundle import run as run_bundle
 from sklearn.metrics import average_precision_score, cohen_kappa_score, roc_auc_score
 
+from monai_medmerge.__main__ import main
+
 _path = Path(__file__).parents[2] / "examples" / "tasks.py"
 _spec = importlib.util.spec_from_file_location("tasks_example", _path)
 assert _spec is not None
@@ -49,8 +51,22 @@ def merged(task: str, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return settings, stages["fine_tuned"]
 
 
+def exported(folder: Path) -> dict[str, list[float]]:
+    """Probabilities of the test images by the exported bundle, which is told nothing."""
+    bundle = folder / "bundle"
+    command = ["export", "--weights", str(folder / "out" / "model.pt"), "--output", str(bundle)]
+    assert main([*command, "--no-onnx", "--no-torchscript"]) == 0
+    run_bundle(config_file=str(bundle / "configs" / "inference.json"), bundle_root=str(bundle),
+               dataset_dir=str(folder / "data" / "test"), output_dir=str(folder / "after"))  # fmt: skip
+    rows = csv.reader((folder / "after" / "predictions.csv").read_text().splitlines())
+    return {Path(name).name: list(map(float, values)) for name, *values in rows}
+
+
 def predicted(task: str, folder: Path) -> tuple[np.ndarray, list[Any]]:
-    """Probabilities of the test images as inference writes them, and the truth, in the same order."""
+    """Probabilities of the test images as inference writes them, and the truth, in the same order.
+
+    An exported bundle has the same of every image.
+    """
     data = folder / "data"
     ran(tasks.CASES[task].bundle, "inference", dataset_dir=str(data / "test"), output_dir=str(folder / "said"),
         ckpt=str(folder / "out" / "model.pt"))  # fmt: skip
@@ -59,6 +75,11 @@ def predicted(task: str, folder: Path) -> tuple[np.ndarray, list[Any]]:
     truth = json.loads((data / "dataset.json").read_text())["test"]
     names = tasks.CASES[task].names
     said = [[float(rows[Path(entry["image"]).name][name]) for name in names] for entry in truth]
+    if task != "own":  # Its code is run in a process of its own, in the test of the page about it.
+        after = exported(folder)
+        assert set(after) == set(rows)
+        for entry, expected in zip(truth, said, strict=True):
+            assert after[Path(entry["image"]).name] == pytest.approx(expected, abs=1e-5)
     return np.array(said), [entry["label"] for entry in truth]
 
 

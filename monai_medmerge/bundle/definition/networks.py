@@ -22,6 +22,7 @@ from torch import nn
 from monai_medmerge.bundle.configuration import SUFFIXES, explained, read_configuration
 from monai_medmerge.bundle.definition.own_code import SCRIPTS, SUFFIX, keywords, own_class
 from monai_medmerge.errors import SettingError
+from monai_medmerge.files import shown
 
 Config = dict[str, Any]
 NETWORK_IDS = ("network_def", "network")
@@ -148,8 +149,8 @@ def describe(description: str) -> NetworkDef:
         parsed = ast.parse(expression.strip(), mode="eval").body
         call = parsed if isinstance(parsed, ast.Call) else None
         path = ast.unparse(call.func if call else parsed)
-        positional = [ast.literal_eval(argument) for argument in call.args] if call else []
-        named = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords} if call else {}
+        positional = [_literal(argument, path) for argument in call.args] if call else []
+        named = {str(k.arg): _literal(k.value, path) for k in call.keywords} if call else {}
     if file:
         own = Path(file)
         if own.suffix != SUFFIX:
@@ -165,6 +166,15 @@ def describe(description: str) -> NetworkDef:
         target = path if module else f"monai.networks.nets.{path}"
     config = plain({"_target_": target, **keywords(made, positional, named, path)}, path)
     return NetworkDef(config, Path(file).absolute() if file else None)
+
+
+def _literal(argument: ast.expr, where: str) -> Any:
+    """An argument's value, read and never run."""
+    try:
+        return ast.literal_eval(argument)
+    except (ValueError, TypeError):
+        found = shown(ast.unparse(argument))
+        raise SettingError("arguments that are plain numbers, texts and lists", found, where) from None
 
 
 def network_from(description: str) -> nn.Module:

@@ -226,6 +226,11 @@ def test_own_code_that_needs_other_files_or_has_no_such_class_is_told(tmp_path: 
     for wrong, words in (("Nets()", "named Nets"), ("Net(4, 5, 6)", "arguments"), ("torch", "another thing")):
         with pytest.raises(SettingError, match=words):
             build_network(f"{tmp_path / 'mine.py'}::{wrong}")
+    for wrong in ("open('MARK', 'w')", "[print(1)]", "{[]: 1}", "1 + 'a'", "f'{1}'"):
+        with pytest.raises(
+            SettingError, match=r"^Net: expected arguments that are plain numbers, texts and lists, found "
+        ):
+            build_network(f"{tmp_path / 'mine.py'}::Net(classes={wrong})")
     with pytest.raises(SettingError, match="none of that name"):
         build_network(f"{tmp_path / 'absent.py'}::Net()")
 
