@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import json
 import re
 import runpy
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import monai
 import pytest
+import tasks
 
 from monai_medmerge.bundle.definition import networks
 from monai_medmerge.bundle.definition.networks import build_network
@@ -24,12 +24,6 @@ from monai_medmerge.errors import SettingError
 REPOSITORY = Path(__file__).parents[2]
 PAGE = REPOSITORY / "docs" / "own_network.md"
 BUNDLE = REPOSITORY / "bundles" / "medmerge_classification"
-
-_spec = importlib.util.spec_from_file_location("own_network_tasks", REPOSITORY / "examples" / "tasks.py")
-assert _spec is not None
-assert _spec.loader is not None
-tasks = sys.modules["own_network_tasks"] = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(tasks)
 
 
 def commands() -> list[list[str]]:

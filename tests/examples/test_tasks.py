@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,17 +12,11 @@ import monai
 import nibabel
 import numpy as np
 import pytest
+import tasks
 from monai.bundle import run as run_bundle
 from sklearn.metrics import average_precision_score, cohen_kappa_score, roc_auc_score
 
 from monai_medmerge.__main__ import main
-
-_path = Path(__file__).parents[2] / "examples" / "tasks.py"
-_spec = importlib.util.spec_from_file_location("tasks_example", _path)
-assert _spec is not None
-assert _spec.loader is not None
-tasks = sys.modules["tasks_example"] = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(tasks)
 
 BUNDLES = Path(__file__).parents[2] / "bundles"
 QUICK = {"probe_epochs": 1, "coefficient_epochs": 1, "finetune_epochs": 1, "write_report": False}
