@@ -1,4 +1,4 @@
-"""`python -m monai_medmerge`: what is asked and prepared beside a run.
+"""`medmerge`, or `python -m monai_medmerge`: what is asked, prepared and run.
 
 Exit status: 0 it fits or is done, 1 it does not fit, 2 wrong use.
 """
@@ -10,13 +10,17 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from monai_medmerge import __version__
 from monai_medmerge.commands import COMMANDS
 from monai_medmerge.commands.parsing import Parser
 from monai_medmerge.errors import MedMergeError
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="python -m monai_medmerge", description=__doc__)
+    # As it was called: the help's lines can then be typed.
+    called = "medmerge" if Path(sys.argv[0]).stem == "medmerge" else "python -m monai_medmerge"
+    parser = Parser(prog=called, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--version", action="version", version=f"medmerge {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
     for command in COMMANDS:
         command.add(commands)
