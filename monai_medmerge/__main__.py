@@ -1,4 +1,4 @@
-"""`medmerge`, or `python -m monai_medmerge`: what is asked, prepared and run.
+"""`medmerge`, or `python -m monai_medmerge`: what is asked and prepared beside a run.
 
 Exit status: 0 it fits or is done, 1 it does not fit, 2 wrong use.
 """
@@ -17,9 +17,7 @@ from monai_medmerge.errors import MedMergeError
 
 
 def _parser() -> argparse.ArgumentParser:
-    # As it was called: the help's lines can then be typed.
-    called = "medmerge" if Path(sys.argv[0]).stem == "medmerge" else "python -m monai_medmerge"
-    parser = Parser(prog=called, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(prog="medmerge", description=__doc__)
     parser.add_argument("--version", action="version", version=f"medmerge {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
     for command in COMMANDS:

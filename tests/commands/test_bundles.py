@@ -1,4 +1,4 @@
-"""`bundles`: what is listed, copied and refused."""
+"""`bundles`: copies are whole, and what cannot be is one line."""
 
 from __future__ import annotations
 
@@ -6,43 +6,23 @@ from pathlib import Path
 
 import pytest
 
-from monai_medmerge import __version__
 from monai_medmerge.__main__ import main
 
 
-def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    try:
-        status = main(arguments)
-    except SystemExit as exited:
-        status = exited.code  # type: ignore[assignment]
-    printed = capsys.readouterr()
-    assert (status, printed.out, printed.err.count("\n")) == (2, "", 1)
-    return printed.err
+def test_a_copy_is_the_bundle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bundles", "copy", "medmerge_segmentation", str(tmp_path)]) == 0
+    assert (tmp_path / "medmerge_segmentation/configs/merge.json").is_file()
+    assert "next: cd" in capsys.readouterr().out
+    assert [path.name for path in tmp_path.iterdir()] == ["medmerge_segmentation"]
 
 
-def test_copies_one_that_can_be_changed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    mine = tmp_path / "my bundle"
-    assert main(["bundles", "copy", "medmerge_segmentation", str(mine)]) == 0
-    assert f"next: medmerge merge --bundle '{mine}'" in capsys.readouterr().out
-    assert sorted(path.name for path in mine.iterdir()) == ["LICENSE", "configs", "docs", "models"]
-
-
-def test_refuses_what_is_there_and_what_is_not(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "there").mkdir()
-    (tmp_path / "file").write_text("mine")
-    for name in ("there", "file"):
-        assert "does not exist yet" in refused(capsys, "bundles", "copy", "medmerge_segmentation", str(tmp_path / name))
-    told = refused(capsys, "bundles", "copy", "medmerge_segmentatoin", str(tmp_path / "new"))
-    assert "the nearest is medmerge_segmentation" in told
-    assert "there are medmerge_classification" in refused(capsys, "bundles", "copy", "x", str(tmp_path / "new"))
-    refused(capsys, "bundles", "copy", "medmerge_segmentation")
-    refused(capsys, "bundles", "cpy")
-    refused(capsys, "bundles", "list", "more")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "there"]
-    assert (tmp_path / "file").read_text() == "mine"
-
-
-def test_version(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as exited:
-        main(["--version"])
-    assert (exited.value.code, capsys.readouterr().out) == (0, f"medmerge {__version__}\n")
+def test_what_cannot_be_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "medmerge_segmentation").mkdir()
+    (tmp_path / "medmerge_segmentation/mine").touch()
+    assert main(["bundles", "copy", "medmerge_segmentation", str(tmp_path)]) == 2
+    assert "expected no folder of this name yet, found one" in capsys.readouterr().err
+    assert (tmp_path / "medmerge_segmentation/mine").exists()
+    assert main(["bundles", "copy", "medmerge_segmentatoin", str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "the nearest is medmerge_segmentation" in said
