@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-TAKEN = ("setup.cfg", "pyproject.toml", "README.md", "LICENSE", "bundles", "monai_medmerge")
+TAKEN = ("setup.py", "setup.cfg", "pyproject.toml", "README.md", "LICENSE", "bundles", "monai_medmerge")
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +54,16 @@ def test_the_wheel_carries_all_that_a_checkout_has(installed: Path) -> None:
     assert code <= {path.relative_to(installed) for path in installed.rglob("*.py")}
     (entry,) = installed.glob("*.dist-info/entry_points.txt")
     assert "medmerge = monai_medmerge.__main__:main" in entry.read_text()
+
+
+def test_its_page_links_to_nothing_beside_it(installed: Path) -> None:
+    (metadata,) = installed.glob("*.dist-info/METADATA")
+    head, _, page = metadata.read_text(encoding="utf-8").partition("\n\n")
+    assert "Project-URL: Documentation, https://" in head
+    assert "Classifier: Programming Language :: Python :: 3.13" in head
+    targets = [part.partition(")")[0] for part in page.split("](")[1:]]
+    assert targets
+    assert not [target for target in targets if not target.startswith("https://")]
 
 
 def test_bundles_are_listed_and_copied_from_the_wheel(installed: Path, tmp_path: Path) -> None:

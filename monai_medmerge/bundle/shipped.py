@@ -12,6 +12,8 @@ from monai_medmerge.errors import OutputError, SettingError
 from monai_medmerge.files import read_json, shown, whole_folder
 
 METADATA = "configs/metadata.json"
+PARTS = ("configs", "docs", "models", "LICENSE")
+"""What a bundle is made of; whatever else lies beside, a run has left, and it may be of patients."""
 
 
 def shipped_bundles() -> dict[str, Path]:
@@ -70,5 +72,10 @@ def copy_bundle(name: str, folder: str | os.PathLike[str]) -> Path:
     if target.exists() or target.is_symlink():
         raise OutputError("no folder of this name yet", "one", str(target.name))
     with whole_folder(target) as part:
-        shutil.copytree(source, part, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+        for entry in PARTS:
+            # Not the modes: an installed package may be read-only, and a copy is there to be changed.
+            if (source / entry).is_dir():
+                shutil.copytree(source / entry, part / entry, copy_function=shutil.copyfile)
+            else:
+                shutil.copyfile(source / entry, part / entry)
     return target
