@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
+from monai_medmerge.commands.ending import ended
 from monai_medmerge.data.datasets import MEDMNIST
 from monai_medmerge.data.gathering import PARTS, Item, check_items, find_items, split, write_dataset
 from monai_medmerge.data.gathering.checks import Findings
@@ -60,9 +61,12 @@ def run(arguments: argparse.Namespace) -> int:
     kind = "segmentation" if any(isinstance(item.label, Path) for item in items) else "classification"
     if kind == "segmentation":
         _offer_codes(names[1:])
-    print(f"wrote {arguments.output} (dataset.json, thumbnails.png: look at it)")
-    print(f"next: medmerge bundles copy medmerge_{kind}, and in it: python -m monai.bundle run "
-          f"--config_file configs/merge.json --dataset_dir {arguments.output.absolute()} --output_dir OUT")  # fmt: skip
+    bundle = f"medmerge_{kind}"
+    ended(
+        arguments.output,
+        f"{len(items)} images; look at thumbnails.png",
+        next_command=["medmerge", "merge", "--bundle", bundle, "--dataset", str(arguments.output), "--output", "OUT"],
+    )
     return 0
 
 

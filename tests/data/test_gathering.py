@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from transforms.phantoms import voxels, write_series
 
 from monai_medmerge.__main__ import main
 from monai_medmerge.data import load_datalist, load_volumes
@@ -160,6 +161,17 @@ def test_a_table_of_volumes_with_classes_and_one_with_label_maps(tmp_path):
     ]
     assert main(command) == 0
     assert load_volumes(tmp_path / "b", "training")[0]["label"].endswith("_label.nii.gz")
+
+
+def test_series_of_dicom_are_volumes_of_a_class(tmp_path, capsys):
+    for n in range(8):
+        write_series(tmp_path / "data" / ("low", "high")[n % 2] / f"s{n}", voxels(high=900 - n))
+    assert main(["dataset", str(tmp_path / "data"), "--output", str(tmp_path / "out"), "--test", "0.25"]) == 0
+    content = made(tmp_path / "out")
+    assert len(content["test"]) == 2
+    first = tmp_path / "out" / content["training"][0]["image"]
+    assert len(list(first.glob("*.dcm"))) > 2
+    assert "several kinds" not in capsys.readouterr().out
 
 
 def test_an_archive_of_medmnist_is_read(tmp_path):

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from monai_medmerge.data.gathering.items import PARTS, PICTURES, VOLUMES, Item, suffix_of
-from monai_medmerge.errors import MedMergeError
+from monai_medmerge.errors import DicomSeriesError, MedMergeError
 from monai_medmerge.files import file_sha256, shown
+from monai_medmerge.transforms.dicom.headers import numbers, read_header
 from monai_medmerge.transforms.images import read_picture
 from monai_medmerge.transforms.nifti import load_nifti
 
@@ -93,15 +94,10 @@ def _look(path: Path) -> _Look:
 
 
 def _dicom_size(files: Sequence[Path]) -> tuple[int, ...]:
-    import pydicom
-
-    try:
-        header = pydicom.dcmread(files[0], stop_before_pixels=True, specific_tags=["Rows", "Columns"])
-    except pydicom.errors.InvalidDicomError as error:
-        raise OSError("no DICOM") from error
-    if "Rows" not in header or "Columns" not in header:
-        raise OSError("no pixels")
-    return int(header.Rows), int(header.Columns), len(files)
+    found = [numbers(read_header(files[0]).dataset, word, files[0].name, 1) for word in ("Rows", "Columns")]
+    if None in found:
+        raise DicomSeriesError("an image", "no pixels", files[0].name)
+    return tuple(int(values[0]) for values in found if values) + (len(files),)
 
 
 def _check_content(items: Sequence[Item], looks: dict[int, _Look], found: Findings) -> None:
