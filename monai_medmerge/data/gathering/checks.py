@@ -97,7 +97,7 @@ def _dicom_size(files: Sequence[Path]) -> tuple[int, ...]:
     found = [numbers(read_header(files[0]).dataset, word, files[0].name, 1) for word in ("Rows", "Columns")]
     if None in found:
         raise DicomSeriesError("an image", "no pixels", files[0].name)
-    return tuple(int(values[0]) for values in found if values) + (len(files),)
+    return (*(int(values[0]) for values in found if values), len(files))
 
 
 def _check_content(items: Sequence[Item], looks: dict[int, _Look], found: Findings) -> None:
