@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from monai_medmerge.bundle.shipped import copy_bundle, describe, shipped_bundles
+from monai_medmerge.commands.ending import ended
 from monai_medmerge.commands.parsing import Parser
 
 if TYPE_CHECKING:
@@ -35,6 +36,6 @@ def list_them(arguments: argparse.Namespace) -> int:
 def copy_one(arguments: argparse.Namespace) -> int:
     """Copy it, and say what to type next."""
     target = copy_bundle(arguments.name, Path(arguments.folder))
-    print(f"wrote {target}")
-    print(f"next: cd {target} && python -m monai.bundle run --config_file configs/merge.json --dataset_dir DATA")
+    following = ["medmerge", "merge", "--bundle", str(target), "--dataset", "DATA", "--output", "OUT"]
+    ended(target, f"{arguments.name} {describe(target)}", next_command=following)
     return 0

@@ -23,6 +23,7 @@ EXTRAS = {
     "tensorboard": "curves in TensorBoard",
     "bundle": "checks of a bundle's metadata",
     "export": "ONNX",
+    "completion": "completion of the shell",
 }
 
 

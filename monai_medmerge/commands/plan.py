@@ -69,4 +69,6 @@ def run(arguments: argparse.Namespace) -> int:
     example = None if arguments.image is None else _example(network, arguments.image)
     found = plan(network, sources, arguments.adapt, example, arguments.exclude)
     print(json.dumps(found.as_dict(), indent=2) if arguments.json else found)
+    if found.report.compatible and not arguments.json:
+        print("next: medmerge merge --bundle FOLDER_OR_NAME --dataset DATA --source ... --output OUT")
     return 0 if found.report.compatible else 1

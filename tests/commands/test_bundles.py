@@ -12,7 +12,7 @@ from monai_medmerge.__main__ import main
 def test_a_copy_is_the_bundle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bundles", "copy", "medmerge_segmentation", str(tmp_path)]) == 0
     assert (tmp_path / "medmerge_segmentation/configs/merge.json").is_file()
-    assert "next: cd" in capsys.readouterr().out
+    assert "next: medmerge merge --bundle" in capsys.readouterr().out
     assert [path.name for path in tmp_path.iterdir()] == ["medmerge_segmentation"]
 
 
