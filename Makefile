@@ -18,7 +18,7 @@ ifndef MEDMERGE_DATA
   endif
 endif
 
-.PHONY: help demo demo-segmentation test lint bench label-server test-label clean
+.PHONY: help demo demo-segmentation test lint docs bench label-server test-label clean
 .DEFAULT_GOAL := help
 
 help:  ## what there is to run
@@ -39,6 +39,9 @@ lint: $(READY)  ## ruff, mypy, import-linter
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(READY)  ## the site: pages, tutorials and the reference, in outputs/site
+	$(BIN)/python -W ignore -m sphinx -W --keep-going -q -b html -d outputs/site_trees docs outputs/site
 
 bench: $(READY)  ## what a step of coefficient learning costs
 	$(BIN)/python -m benchmarks.step_cost

@@ -81,7 +81,7 @@ def train(source: str, folder: Path, epochs: int) -> tuple[nn.Module, float]:
     loss = nn.MSELoss() if reconstructs else DiceCELoss(to_onehot_y=True, softmax=True)
     optimizer = torch.optim.AdamW(network.parameters(), lr=RATE, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=epochs * len(training))
-    for _ in tqdm(range(epochs), desc=source):
+    for _ in tqdm(range(epochs), desc=source, disable=None):
         for batch in training:
             optimizer.zero_grad()
             loss(network(batch["image"]), batch["label"]).backward()

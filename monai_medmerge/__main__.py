@@ -1,4 +1,4 @@
-"""`python -m monai_medmerge`: what is asked and prepared beside a run.
+"""`medmerge`, or `python -m monai_medmerge`: what is asked and prepared beside a run.
 
 Exit status: 0 it fits or is done, 1 it does not fit, 2 wrong use.
 """
@@ -10,13 +10,18 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from monai_medmerge import __version__
 from monai_medmerge.commands import COMMANDS
+from monai_medmerge.commands.completion import SHELLS, PrintCompletion
 from monai_medmerge.commands.parsing import Parser
 from monai_medmerge.errors import MedMergeError
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="python -m monai_medmerge", description=__doc__)
+    parser = Parser(prog="medmerge", description=__doc__)
+    parser.add_argument("--version", action="version", version=f"medmerge {__version__}")
+    shell_help = 'print a script that completes commands and options, for: eval "$(medmerge --print-completion bash)"'
+    parser.add_argument("--print-completion", choices=SHELLS, action=PrintCompletion, help=shell_help)
     commands = parser.add_subparsers(dest="command", required=True)
     for command in COMMANDS:
         command.add(commands)

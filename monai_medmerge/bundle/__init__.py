@@ -4,7 +4,7 @@ from monai_medmerge.bundle.alignment import align_sources
 from monai_medmerge.bundle.auto import AutoMerge, AutoRecipe
 from monai_medmerge.bundle.definition.asking import define, read_definition
 from monai_medmerge.bundle.definition.heads import find_head
-from monai_medmerge.bundle.definition.networks import network_from
+from monai_medmerge.bundle.definition.networks import as_network, network_from
 from monai_medmerge.bundle.distributed import check_ranks_agree, start_distributed, stop_distributed
 from monai_medmerge.bundle.inference import ReadableImages, list_images, unlabelled_images
 from monai_medmerge.bundle.merging import merge_sources
@@ -38,6 +38,7 @@ __all__ = [
     "TrainingHistory",
     "agreed_class_names",
     "align_sources",
+    "as_network",
     "best_start",
     "check_ranks_agree",
     "check_settings",

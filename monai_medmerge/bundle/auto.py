@@ -113,10 +113,11 @@ class AutoMerge:
         seed: of the run.
         device: where to train.
         history: to be told what happens, for the report.
+        exclude: must be empty: teachers are whole networks, and one with tensors of nobody would teach nonsense.
 
     Raises:
         SettingError: there are neither labels nor unlabelled images, or a source lacks a head where there is no label;
-            or it is a distributed run.
+            or it is a distributed run, something is excluded, or the loss is one of several labels an image.
         IncompatibleSourcesError: a source does not fit.
     """
 
@@ -134,7 +135,12 @@ class AutoMerge:
         seed: int = 0,
         device: str | torch.device = "cpu",
         history: TrainingHistory | None = None,
+        exclude: Sequence[str] = (),
     ) -> None:
+        if exclude:
+            raise SettingError("no exclude, as whole networks teach", ", ".join(exclude), "method auto")
+        if isinstance(loss_function, nn.BCEWithLogitsLoss):
+            raise SettingError("classes that exclude one another", "several labels an image", "method auto")
         if idist.get_world_size() > 1:
             raise SettingError("one process", f"{idist.get_world_size()}", "method auto")
         self.network, self.sources, self.head = network, list(sources), head

@@ -10,7 +10,6 @@ from typing import Any
 
 import ignite.distributed as idist
 import torch
-from ignite.handlers import ProgressBar
 from monai.handlers import TensorBoardStatsHandler
 from monai.utils import optional_import
 from torch import nn
@@ -18,7 +17,7 @@ from torch import nn
 from monai_medmerge.bundle.results.history import TrainingHistory
 from monai_medmerge.engines import Record
 from monai_medmerge.files import refusals_told
-from monai_medmerge.handlers import CoefficientLogger, EpochLine, EpochSeedHandler, ResumeHandler
+from monai_medmerge.handlers import CoefficientLogger, EpochLine, EpochSeedHandler, ResumeHandler, TerminalProgressBar
 
 PIECE = 4096
 """Bytes of each file that tell data sets apart."""
@@ -58,7 +57,7 @@ def phase_handlers(
     if writer is None:
         return kept
     handlers = [
-        ProgressBar(desc=name, persist=False),
+        TerminalProgressBar(desc=name, persist=False),
         EpochLine(name, merged),
         TensorBoardStatsHandler(writer, tag_name=f"{name}/loss", output_transform=_loss),
     ]

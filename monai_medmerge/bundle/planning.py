@@ -72,7 +72,11 @@ class Plan:
 
 
 def plan(
-    network: nn.Module, sources: Sequence[Source], adapting: bool = False, example_input: Tensor | None = None
+    network: nn.Module,
+    sources: Sequence[Source],
+    adapting: bool = False,
+    example_input: Tensor | None = None,
+    exclude: str | Sequence[str] = (),
 ) -> Plan:
     """Match sources with a network and estimate what learning their coefficients costs.
 
@@ -81,6 +85,7 @@ def plan(
         sources: one or more.
         adapting: fit other input channels, dimensions and precision first, see `adapt`.
         example_input: a batch that the network takes, to align the sources that fit to the first one by weights.
+        exclude: name patterns of tensors that stay the network's own.
 
     Example:
         >>> print(plan(nn.Linear(4, 2), [Source.from_network(nn.Linear(4, 2), "a")]))
@@ -96,7 +101,7 @@ def plan(
         verdict: fits
     """
     sources = [adapt(network, source) for source in sources] if adapting else list(sources)
-    report = match(network, sources)
+    report = match(network, sources, exclude)
     unmatched = set(report.unmatched)
     # Once each, also where several modules share a tensor.
     tensors = {tensor.name: tensor for tensor in kernel_tensors(network) if tensor.name not in unmatched}.values()

@@ -18,7 +18,12 @@ RANKINGS = ("off", "inform", "choose")
 
 
 def rank_sources(
-    network: nn.Module, sources: Sequence[Source], how: str, batches: Iterable[Any], seed: int = 0
+    network: nn.Module,
+    sources: Sequence[Source],
+    how: str,
+    batches: Iterable[Any],
+    seed: int = 0,
+    exclude: str | Sequence[str] = (),
 ) -> Ranking | None:
     """Rank sources as they will be merged, with batch-norm recalibrated on the target, and log the table.
 
@@ -28,6 +33,7 @@ def rank_sources(
         how: `off`; `inform`, which changes nothing; or `choose`, for `choose_sources`.
         batches: labelled target images without augmentation: dictionaries with `image` and `label`.
         seed: of folds and fresh weights.
+        exclude: name patterns of tensors that stay the network's own.
 
     Returns:
         The ranking; None if it is off.
@@ -41,7 +47,9 @@ def rank_sources(
         raise SettingError(f"one of {', '.join(RANKINGS)}", repr(how), "rank")
     if how == "off":
         return None
-    ranking = rank(network, sources, batches, seed=seed, prepare=lambda copied: recalibrate(copied, batches))
+    ranking = rank(
+        network, sources, batches, seed=seed, prepare=lambda copied: recalibrate(copied, batches), exclude=exclude
+    )
     logger.info("Ranking on %d labelled images:\n%s", ranking.images, ranking)
     return ranking
 

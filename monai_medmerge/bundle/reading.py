@@ -28,7 +28,23 @@ def read_sources(
     """
     if not isinstance(adapting, bool):
         raise SettingError("true or false", repr(adapting), "adapt")
+    sources = load_sources(paths, checked_key_map(key_map))
+    return [adapt(network, source) for source in sources] if adapting else sources
+
+
+def checked_key_map(key_map: object) -> str | Mapping[str, str] | None:
+    """A key map as a configuration or a command line hands it over.
+
+    Args:
+        key_map: of any type.
+
+    Raises:
+        SettingError: it is neither a name, nor a mapping of patterns, nor None.
+
+    Example:
+        >>> checked_key_map({"^stem": "conv1"})
+        {'^stem': 'conv1'}
+    """
     if key_map is not None and not isinstance(key_map, str | Mapping):
         raise SettingError("the name of a key map, or patterns with replacements", repr(key_map), "key_map")
-    sources = load_sources(paths, key_map)
-    return [adapt(network, source) for source in sources] if adapting else sources
+    return key_map

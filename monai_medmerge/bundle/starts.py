@@ -59,7 +59,14 @@ def best_start(
     with torch.random.fork_rng(devices=[]):
         average = fold(merge(network, sources, exclude=exclude, start="uniform"))
         candidates = [Source.from_network(average, AVERAGE), *sources]
-        ranking = rank(network, candidates, batches, seed=seed, prepare=lambda copied: recalibrate(copied, batches))
+        ranking = rank(
+            network,
+            candidates,
+            batches,
+            seed=seed,
+            prepare=lambda copied: recalibrate(copied, batches),
+            exclude=exclude,
+        )
     logger.info("Coefficients start at %s:\n%s", ranking.anchor, ranking)
     names = [source.name for source in sources]
     return ("uniform", 0) if ranking.anchor == AVERAGE else ("anchor", names.index(ranking.anchor))

@@ -101,6 +101,7 @@ def _from_configuration(file: Path, data: Path) -> tuple[nn.Module, Any]:
                 parser[key] = value
         name = next((key for key in NETWORK_IDS if key in parser), "")
         network = parser.get_parsed_content(name) if name else None
+        network = build_network(network) if isinstance(network, str) else network
         steps = parser.get_parsed_content("preprocessing") if "preprocessing" in parser else None
     if not isinstance(network, nn.Module):
         found = f"a {type(network).__name__}" if name else "none"

@@ -1,8 +1,8 @@
-"""What `python -m monai_medmerge` can do, one file a command."""
+"""What `medmerge` can do, one file a command."""
 
-from monai_medmerge.commands import compare, export, overlay, plan, rank
+from monai_medmerge.commands import bundles, compare, dataset, doctor, export, merge, overlay, plan, rank, verify
 
-COMMANDS = (compare, export, overlay, plan, rank)
+COMMANDS = (bundles, compare, dataset, doctor, export, merge, overlay, plan, rank, verify)
 """Modules with ``add(commands)``, which adds a parser whose `run` default takes the parsed arguments to a status."""
 
 __all__ = ["COMMANDS"]

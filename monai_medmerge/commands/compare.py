@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from monai_medmerge.bundle.results.comparing import compare_weights
+from monai_medmerge.commands.ending import ended
 from monai_medmerge.errors import SettingError
 from monai_medmerge.evaluation import Comparison, Naming, ReportContent, Resampling, write_report
 from monai_medmerge.evaluation.bootstrap import SAMPLES
@@ -54,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
     )
     written = write_report(arguments.output, content)
     print(found)
-    print(written[PAGE])
+    ended(written[PAGE])
     return 0
 
 

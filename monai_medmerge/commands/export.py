@@ -10,6 +10,8 @@ from monai_medmerge.bundle.definition.document import Activation
 from monai_medmerge.bundle.export.choosing import Stated, choose
 from monai_medmerge.bundle.export.texts import TASKS, BundleCard
 from monai_medmerge.bundle.export.writing import export_bundle
+from monai_medmerge.commands.ending import ended
+from monai_medmerge.sources import Source
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
@@ -74,5 +76,8 @@ def run(arguments: argparse.Namespace) -> int:
         licence=arguments.license, in_channels=arguments.in_channels, torchscript=not arguments.no_torchscript,
         onnx=not arguments.no_onnx, trace=arguments.trace, scripts=chosen.scripts, definition=chosen.definition,
     )  # fmt: skip
-    print(folder)
+    inference = ["python", "-m", "monai.bundle", "run", "--config_file", f"{folder}/configs/inference.json"]
+    inference += ["--bundle_root", str(folder), "--dataset_dir", "IMAGES", "--output_dir", "PREDICTIONS"]
+    weights = Source.from_file(folder / "models" / "model.pt").sha256
+    ended(folder, f"{chosen.card['task']}, weights {weights[:16]}", next_command=inference)
     return 0

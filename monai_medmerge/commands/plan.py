@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from monai_medmerge.bundle.definition.networks import build_network
 from monai_medmerge.bundle.planning import check_input, plan
+from monai_medmerge.commands.reading import add_reading
 from monai_medmerge.errors import SettingError
 from monai_medmerge.sources import load_sources
 
@@ -26,10 +27,12 @@ def add(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
         required=True,
         metavar="CONFIG_OR_CLASS",
         help="a MONAI configuration (FILE or FILE::ID; its expressions are run), or a class with literal arguments, "
-        "such as 'DenseNet121(spatial_dims=2, in_channels=1, out_channels=3)'",
+        "such as 'DenseNet121(spatial_dims=2, in_channels=1, out_channels=3)', or one of your own file, which is run: "
+        "'my_model.py::Net(classes=3)'",
     )
     command.add_argument("--source", required=True, action="append", help="a checkpoint or bundle folder; repeat it")
     command.add_argument("--adapt", action="store_true", help="fit other input channels, dimensions and precision")
+    add_reading(command)
     command.add_argument(
         "--align", choices=["weights"], help="match the sources' channels with the first one's as well"
     )
@@ -62,8 +65,10 @@ def run(arguments: argparse.Namespace) -> int:
     if (arguments.align is None) != (arguments.image is None):
         raise SettingError("--align and --image together", "one of them", "plan")
     network = build_network(arguments.network)
-    sources = load_sources(arguments.source)
+    sources = load_sources(arguments.source, arguments.key_map)
     example = None if arguments.image is None else _example(network, arguments.image)
-    found = plan(network, sources, arguments.adapt, example)
+    found = plan(network, sources, arguments.adapt, example, arguments.exclude)
     print(json.dumps(found.as_dict(), indent=2) if arguments.json else found)
+    if found.report.compatible and not arguments.json:
+        print("next: medmerge merge --bundle FOLDER_OR_NAME --dataset DATA --source ... --output OUT")
     return 0 if found.report.compatible else 1

@@ -9,6 +9,7 @@ from monai_medmerge.handlers.probabilities import ProbabilityWriter
 from monai_medmerge.handlers.resume import ResumeHandler
 from monai_medmerge.handlers.saving import WholeCheckpointSaver
 from monai_medmerge.handlers.seed import EpochSeedHandler
+from monai_medmerge.handlers.terminal_bar import TerminalProgressBar
 
 __all__ = [
     "NOTHING",
@@ -19,6 +20,7 @@ __all__ = [
     "LostClassWarner",
     "ProbabilityWriter",
     "ResumeHandler",
+    "TerminalProgressBar",
     "WeightAverager",
     "WholeCheckpointSaver",
     "lost_line",

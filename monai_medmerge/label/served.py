@@ -17,11 +17,11 @@ from monailabel.app import app as labels
 from monailabel.config import settings
 from monailabel.interfaces.utils.app import app_instance
 
-from monai_medmerge.label.door import Limits
-from monai_medmerge.label.ending import Ending
-from monai_medmerge.label.middleware import Door, Message, Receive, Send
-from monai_medmerge.label.privacy import Hider, make_discreet
-from monai_medmerge.label.routes import Group
+from monai_medmerge.label.door.addresses import Group
+from monai_medmerge.label.door.checks import Limits
+from monai_medmerge.label.door.ending import Ending
+from monai_medmerge.label.door.middleware import Door, Message, Receive, Send
+from monai_medmerge.label.door.privacy import Hider, make_discreet
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 # Of our own: Label's start_server fails on the setting of its server, which its own pages would need.
@@ -29,7 +29,7 @@ _ORIGINS = os.environ.get("MONAI_MEDMERGE_LABEL_ORIGINS", "").split()
 
 
 class Instance:
-    """The app that MONAI Label runs, as the door needs to know it; see `routes.Served`."""
+    """The app that MONAI Label runs, as the door needs to know it; see `addresses.Served`."""
 
     def __init__(self) -> None:
         conf = settings.MONAI_LABEL_APP_CONF
@@ -43,20 +43,20 @@ class Instance:
         return app_instance().info()
 
     def tasks(self, group: Group) -> Mapping[str, Mapping[str, Any]]:
-        """As `routes.Served` has it."""
+        """As `addresses.Served` has it."""
         tasks: Mapping[str, Mapping[str, Any]] = self._info[group]
         return tasks
 
     def has_image(self, image: str) -> bool:
-        """As `routes.Served` has it."""
+        """As `addresses.Served` has it."""
         return self.studies is None or bool(app_instance().datastore().get_image_uri(image))
 
     def has_label(self, image: str, tag: str) -> bool:
-        """As `routes.Served` has it."""
+        """As `addresses.Served` has it."""
         return self.studies is None or bool(app_instance().datastore().get_label_uri(image, tag))
 
     def is_labelled(self) -> bool:
-        """As `routes.Served` has it."""
+        """As `addresses.Served` has it."""
         return bool(app_instance().datastore().get_labeled_images())
 
 

@@ -17,7 +17,7 @@ from monailabel.tasks.train.bundle import BundleTrainTask
 
 from monai_medmerge.errors import DatasetError, SettingError, causes
 from monai_medmerge.label.bundles import TRAINED, class_names, read_metadata, task_type, weights_files
-from monai_medmerge.label.door import refuse_evaluated
+from monai_medmerge.label.door.checks import refuse_evaluated
 from monai_medmerge.label.labels import class_number
 
 logger = logging.getLogger(__name__)

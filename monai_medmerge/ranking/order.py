@@ -17,6 +17,7 @@ from monai_medmerge.ranking.transferability import cka, h_score, linear_probe, l
 from monai_medmerge.sources.checkpoint.source import Source
 from monai_medmerge.sources.filling import load_into
 from monai_medmerge.sources.matching import check_compatible
+from monai_medmerge.sources.patterns import Patterns
 
 UNTRAINED = "untrained"
 # From this on, two sources' features are taken to say the same.
@@ -129,6 +130,7 @@ def rank(
     redundant: float = REDUNDANT,
     seed: int = 0,
     prepare: Callable[[nn.Module], nn.Module] | None = None,
+    exclude: Patterns = (),
 ) -> Ranking:
     """Rank sources by what their features are worth on labelled target images; nothing is trained but linear probes.
 
@@ -147,6 +149,7 @@ def rank(
         prepare: applied to a copy of the network with each source's weights, and with fresh ones. For networks with
             batch-norm give ``lambda n: recalibrate(n, batches)``: statistics of a source's own images spoil its
             features of others, and the merge recalibrates as well.
+        exclude: name patterns of tensors that stay the network's own, as in the merge.
 
     Raises:
         IncompatibleSourcesError: a source does not fit.
@@ -163,8 +166,8 @@ def rank(
         >>> [score.name for score in ranking.scores if score.redundant_with]
         ['copy of a']
     """
-    check_compatible(network, sources)
-    networks = [load_into(network, source) for source in sources]
+    check_compatible(network, sources, exclude)
+    networks = [load_into(network, source, exclude) for source in sources]
     networks += [_untrained(network, seed + n) for n in range(CONTROLS)]
     features = extract([prepare(n) for n in networks] if prepare else networks, batches, layer, seed)
     if len(np.unique(features[0].labels)) < 2:

@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
-from monai.utils import optional_import
 from torch import nn
 
 from monai_medmerge.ranking.features import extract
-from monai_medmerge.ranking.transferability import _EXTRA
+from monai_medmerge.ranking.transferability import cross_validated
 
 PULL = 0.1
 """Inverse strength of the probe's L2 penalty: features are many, labels few."""
@@ -71,20 +70,8 @@ def held_out_probabilities(
     Returns:
         Probabilities of the classes that there are, in their order; None where one has fewer than two cases or groups.
     """
-    selection, pipeline, preprocessing, linear = (
-        optional_import(f"sklearn.{part}", descriptor=_EXTRA)[0]
-        for part in ("model_selection", "pipeline", "preprocessing", "linear_model")
-    )
-    classes, numbers = np.unique(labels, return_inverse=True)
-    units = np.arange(len(labels)) if groups is None else groups
-    smallest = min((len(np.unique(units[labels == label])) for label in classes), default=0)
-    if smallest < 2 or len(classes) < 2:
-        return None
-    kind: Any = selection.StratifiedKFold if groups is None else selection.StratifiedGroupKFold
-    splits = kind(min(folds, smallest), shuffle=True, random_state=seed)
-    model = pipeline.make_pipeline(preprocessing.StandardScaler(), linear.LogisticRegression(C=PULL, max_iter=1000))
-    found = selection.cross_val_predict(model, features, numbers, groups=groups, cv=splits, method="predict_proba")
-    return np.asarray(found)
+    numbers = np.unique(labels, return_inverse=True)[1]
+    return cross_validated(features, numbers, groups, folds, seed, pull=PULL, method="predict_proba")
 
 
 def probe_losses(

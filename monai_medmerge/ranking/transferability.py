@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -94,17 +94,46 @@ def linear_probe(
         >>> linear_probe(np.random.default_rng(0).normal(size=(100, 3)) + 9 * labels[:, None], labels)
         1.0
     """
-    selection, pipeline, preprocessing = map(_sklearn, ("model_selection", "pipeline", "preprocessing"))
-    linear, metrics = _sklearn("linear_model"), _sklearn("metrics")
-    units = np.arange(len(labels)) if groups is None else groups
-    smallest = min(len(np.unique(units[labels == label])) for label in np.unique(labels))
-    if smallest < 2 or len(np.unique(labels)) < 2:
+    predictions = cross_validated(features, labels, groups, folds, seed)
+    if predictions is None:
         return float("nan")
+    return float(_sklearn("metrics").f1_score(labels, predictions, average="macro"))
+
+
+def cross_validated(
+    features: Float[np.ndarray, "case feature"],
+    labels: Int[np.ndarray, " case"],
+    groups: Int[np.ndarray, " case"] | None = None,
+    folds: int = 5,
+    seed: int = 0,
+    pull: float = 1.0,
+    method: Literal["predict", "predict_proba"] = "predict",
+) -> np.ndarray | None:
+    """What a logistic regression on standardised features says of each case when it was fitted to the others.
+
+    Args:
+        features: as of `linear_probe`.
+        labels: as of `linear_probe`.
+        groups: as of `linear_probe`.
+        folds: as of `linear_probe`.
+        seed: as of `linear_probe`.
+        pull: inverse strength of the L2 penalty.
+        method: class numbers (case,), or probabilities (case, class).
+
+    Returns:
+        None where a class has fewer than two cases or groups.
+    """
+    selection, pipeline, preprocessing = map(_sklearn, ("model_selection", "pipeline", "preprocessing"))
+    units = np.arange(len(labels)) if groups is None else groups
+    classes = np.unique(labels)
+    smallest = min((len(np.unique(units[labels == label])) for label in classes), default=0)
+    if smallest < 2 or len(classes) < 2:
+        return None
     kind: Callable[..., Any] = selection.StratifiedKFold if groups is None else selection.StratifiedGroupKFold
     splits = kind(min(folds, smallest), shuffle=True, random_state=seed)
-    model = pipeline.make_pipeline(preprocessing.StandardScaler(), linear.LogisticRegression(max_iter=1000))
-    predictions = selection.cross_val_predict(model, features, labels, groups=groups, cv=splits)
-    return float(metrics.f1_score(labels, predictions, average="macro"))
+    regression = _sklearn("linear_model").LogisticRegression(C=pull, max_iter=1000)
+    model = pipeline.make_pipeline(preprocessing.StandardScaler(), regression)
+    return np.asarray(selection.cross_val_predict(model, features, labels, groups=groups, cv=splits, method=method))
 
 
 def cka(first: Float[np.ndarray, "case a"], second: Float[np.ndarray, "case b"]) -> float:

@@ -80,12 +80,13 @@ def load_weights(
     logger.info("Loaded %s", source.provenance["file"])
 
 
-def load_into(network: nn.Module, source: Source) -> nn.Module:
+def load_into(network: nn.Module, source: Source, exclude: Patterns = ()) -> nn.Module:
     """A copy of the network with what the source has of it; the rest stays the network's own.
 
     Args:
         network: stays untouched.
         source: one that fits.
+        exclude: as of `match`.
 
     Example:
         >>> layer = nn.Linear(2, 1)
@@ -94,7 +95,7 @@ def load_into(network: nn.Module, source: Source) -> nn.Module:
         (1.0, True)
     """
     copied = copy_network(network)
-    fill(copied, match(copied, [source]), resolve(copied, source))
+    fill(copied, match(copied, [source], exclude), resolve(copied, source))
     return copied
 
 

@@ -10,13 +10,11 @@ from typing import Any
 import nibabel
 import numpy as np
 from monai.config import KeysCollection
-from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
-from monai_medmerge.errors import SettingError
 from monai_medmerge.files import whole_file
 from monai_medmerge.transforms.dicom.results.segmentation import SegmentTable, write_seg
-from monai_medmerge.transforms.writing import OutputPaths, whole_labels
+from monai_medmerge.transforms.writing import OutputPaths, check_label_map, whole_labels
 
 logger = logging.getLogger(__name__)
 
@@ -61,10 +59,7 @@ class SaveSegmentationd(MapTransform):
         """Write the files and return the dictionary with "saved_to", a list of paths, in the label maps' metadata."""
         result = dict(data)
         for key in self.key_iterator(result):
-            labels = result[key]
-            if not isinstance(labels, MetaTensor) or labels.ndim != 4 or len(labels) != 1:
-                found = f"{type(labels).__name__} {tuple(getattr(labels, 'shape', ()))}"
-                raise SettingError("a MetaTensor (1, x, y, z)", found, str(key))
+            labels = check_label_map(result[key], str(key))
             known = [int(item["labelID"]) for item in self.table.segments]
             numbers = whole_labels(labels.detach().cpu().numpy()[0], known, str(key))
             # The type follows from the table, so that all files of a run have the same.

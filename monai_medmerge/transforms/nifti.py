@@ -5,46 +5,28 @@ from __future__ import annotations
 import gzip
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
-from monai.config import PathLike
-from monai.data import ImageReader
-from monai.utils import ensure_tuple
 from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
-from monai_medmerge.errors import NiftiError, SettingError
+from monai_medmerge.errors import NiftiError
 from monai_medmerge.transforms.foreign import guarded, is_file, quiet
-from monai_medmerge.transforms.policies import check_finite, complete_policies, give_remarks, settle
+from monai_medmerge.transforms.policies import check_finite, give_remarks, settle
 from monai_medmerge.transforms.sidecar import describe_volumes
-from monai_medmerge.transforms.spatial import check_volume_choice, choose_volume, spatial_meta
+from monai_medmerge.transforms.spatial import choose_volume, spatial_meta
+from monai_medmerge.transforms.volume_files import VolumeFileReader, VolumeRequest
 
-# What each check can do about a violation. "sform" and "qform" choose between the two; "repair" converts to mm.
-NIFTI_POLICIES: Mapping[str, tuple[str, ...]] = {
-    "forms": ("error", "sform", "qform"),
-    "no_form": ("error", "warn"),
-    "spacing": ("error", "warn"),
-    "units": ("error", "repair"),
-    "nonfinite": ("error", "warn"),
-}
 _MILLIMETRES = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
 _MAX_OFFSET = 2**24
 _TRAILING = 2**16
 _LARGEST_HEADER = 540
 
 
-@dataclass(frozen=True)
-class NiftiRequest:
-    """What `CheckedNiftiReader.read` returns: the path to read, nothing yet read (see `DicomRequest`)."""
-
-    path: Path
-
-
-class CheckedNiftiReader(ImageReader):
+class CheckedNiftiReader(VolumeFileReader):
     """Read one NIfTI-1 or NIfTI-2 file, `.nii` or `.nii.gz`.
 
     The array has axes (x, y, z), with the colours of an RGB file or the volumes of a 4-D file as a last axis. Values
@@ -73,31 +55,9 @@ class CheckedNiftiReader(ImageReader):
         ((4, 5, 6), 'int16', [1.0, 2.0, 3.0])
     """
 
-    def __init__(
-        self,
-        volume: int | str | None = None,
-        policies: Mapping[str, str] | None = None,
-        max_bytes: int = 2**32,
-    ) -> None:
-        super().__init__()
-        check_volume_choice(volume)
-        self.volume = volume
-        self.policies = complete_policies(NIFTI_POLICIES, policies)
-        self.max_bytes = max_bytes
+    suffixes = (".nii", ".nii.gz")
 
-    def verify_suffix(self, filename: Sequence[PathLike] | PathLike) -> bool:
-        """Return whether it is a single file with the suffix of NIfTI."""
-        names = [str(name).lower() for name in ensure_tuple(filename)]
-        return len(names) == 1 and names[0].endswith((".nii", ".nii.gz"))
-
-    def read(self, data: Sequence[PathLike] | PathLike, **kwargs: Any) -> NiftiRequest:
-        """Note what to read; `get_data` reads it, so that `LoadImage` cannot fall back to another reader."""
-        paths = [Path(name) for name in ensure_tuple(data)]
-        if kwargs or len(paths) != 1:
-            raise SettingError("one file and no keyword arguments", f"{len(paths)} files", "CheckedNiftiReader.read")
-        return NiftiRequest(paths[0])
-
-    def get_data(self, img: NiftiRequest) -> tuple[NDArray[Any], dict[str, Any]]:
+    def get_data(self, img: VolumeRequest) -> tuple[NDArray[Any], dict[str, Any]]:
         """Read the volume.
 
         Args:
@@ -235,7 +195,7 @@ def check_affine(
 
     Args:
         image: the loaded image.
-        policies: one for each of `NIFTI_POLICIES`.
+        policies: one for each of `VOLUME_POLICIES`.
         where: the file's base name.
         remarks: takes what the policies let pass.
 

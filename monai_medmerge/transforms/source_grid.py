@@ -19,6 +19,7 @@ from monai_medmerge.errors import SettingError
 from monai_medmerge.transforms.dicom.reader import DicomSeriesReader
 from monai_medmerge.transforms.foreign import is_file
 from monai_medmerge.transforms.images import MedicalImageReader
+from monai_medmerge.transforms.writing import check_label_map
 
 Array = NDArray[Any]
 
@@ -106,10 +107,7 @@ class LabelsToSourced(MapTransform):
         """Return the dictionary with the label maps on the grids of their sources."""
         result = dict(data)
         for key in self.key_iterator(result):
-            labels = result[key]
-            if not isinstance(labels, MetaTensor) or labels.ndim != 4 or len(labels) != 1:
-                found = f"{type(labels).__name__} {tuple(getattr(labels, 'shape', ()))}"
-                raise SettingError("a MetaTensor (1, x, y, z)", found, str(key))
+            labels = check_label_map(result[key], str(key))
             source = result.get(self.source, labels.meta.get(ImageMetaKey.FILENAME_OR_OBJ))
             if source is None:
                 raise SettingError("the path of the source", "none", self.source)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from monai.data import MetaTensor
 from numpy.typing import NDArray
 
 from monai_medmerge.errors import SettingError
@@ -84,3 +85,19 @@ def whole_labels(values: NDArray[Any], known: Collection[int], where: str) -> ND
     if unknown := sorted(set(np.unique(found).tolist()) - {0, *known}, key=str):
         raise SettingError(f"labels among {[0, *known]}", str(unknown[:9]), where)
     return found.astype(np.int64)
+
+
+def check_label_map(labels: Any, where: str) -> MetaTensor:
+    """Return a label map if it is one.
+
+    Args:
+        labels: should be a MetaTensor (1, x, y, z).
+        where: its key, for the error.
+
+    Raises:
+        SettingError: it is of another type or shape.
+    """
+    if not isinstance(labels, MetaTensor) or labels.ndim != 4 or len(labels) != 1:
+        found = f"{type(labels).__name__} {tuple(getattr(labels, 'shape', ()))}"
+        raise SettingError("a MetaTensor (1, x, y, z)", found, where)
+    return labels

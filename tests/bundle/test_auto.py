@@ -7,6 +7,7 @@ import logging
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -199,3 +200,16 @@ def test_the_bundle_runs_it_with_and_without_labels(
     second = run("none", labels=0, unlabelled_dir=phantoms / "validation", source_files=files)
     assert isinstance(second["settings"], dict)
     assert "no label" in second["settings"]["decided"][0]
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ({"exclude": ["0.*"]}, r"method auto: expected no exclude.*found 0\.\*"),
+        ({"loss_function": nn.BCEWithLogitsLoss()}, "method auto: expected classes that exclude one another"),
+    ],
+)
+def test_what_teaching_cannot_do_is_refused(setting: dict[str, Any], words: str, tmp_path: Path) -> None:
+    sources = [Source.from_network(network(), "one")]
+    with pytest.raises(SettingError, match=words):
+        AutoMerge(network(), sources, cases(9, 1), [], tmp_path, "5.*", **setting)

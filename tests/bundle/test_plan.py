@@ -81,3 +81,35 @@ def test_the_stage_logs_what_matching_gained(caplog: pytest.LogCaptureFixture) -
         align_sources(build(VARIANT, 0), sources(), "activations", [{"image": example(VARIANT)}])
     assert "b to a by activations" in caplog.text
     assert "mean correlation of channels" in caplog.text
+
+
+def _renamed(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Names that nobody knows, and a tensor of the body of another shape."""
+    named = {name.replace("0.", "stem/", 1) if name.startswith("0.") else name: t for name, t in state.items()}
+    return {**named, "1.weight": torch.zeros(7)}
+
+
+def test_plan_and_rank_take_other_names_and_leave_tensors_out(
+    tmp_path: Path, phantoms: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\n\nclass Net(nn.Sequential):\n    def __init__(self):\n        super().__init__("
+        "nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))\n",
+        encoding="utf-8",
+    )
+    layers = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Identity(), nn.Identity(), nn.Linear(4, 3))
+    torch.save(_renamed(layers.state_dict()), tmp_path / "other.pt")
+    (tmp_path / "names.json").write_text('{"^stem/": "0."}', encoding="utf-8")
+    given = ["--network", f"{tmp_path / 'net.py'}::Net()", "--source", str(tmp_path / "other.pt")]
+    ranking = ["--data", str(phantoms), "--size", "16", "16", "--labels", "12"]
+    named = ["--key-map", str(tmp_path / "names.json")]
+    for command in (["plan", *given], ["rank", *given, *ranking]):
+        assert main([*command, "--exclude", "1.weight"]) == 1
+        assert "stem/" in capsys.readouterr().out
+        assert main([*command, *named]) == 1
+        assert "1.weight" in capsys.readouterr().out
+        assert main([*command, *named, "--exclude", "1.weight"]) == 0, capsys.readouterr()
+        capsys.readouterr()
+        assert main([*command, "--key-map", str(tmp_path / "absent.json")]) == 2
+        assert "absent.json" in capsys.readouterr().err

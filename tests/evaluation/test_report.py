@@ -2,121 +2,23 @@
 
 from __future__ import annotations
 
-import html.parser
 import json
 import re
-import shutil
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from monai.data import MetaTensor
-from monai.networks.nets import ResNet
+from evaluation.reports import parse
 from sklearn import metrics
-from torch import Tensor, nn
+from torch import Tensor
 
-from monai_medmerge import Source, coefficients, match, merge
-from monai_medmerge.evaluation import Naming, Resampling, check, compare, compare_predictions, contributions
+from monai_medmerge.evaluation import Resampling, check, compare_predictions, contributions
 from monai_medmerge.evaluation.report.assembly import ReportContent, describe_command, document
 from monai_medmerge.evaluation.report.first_screen import summary
 from monai_medmerge.evaluation.report.page import CARD, DATA, PAGE, number, write_report
 from monai_medmerge.evaluation.report.points import net_benefit, precision_points, roc_points
-from monai_medmerge.evaluation.similarity import layer_similarity
-from monai_medmerge.ranking.order import rank
-
-PATIENT = "MUSTERMANN^ERIKA"
-EVIL = "<script>alert(1)</script>|`*x*`"
-CLASSES = ["malignant", f"benign {EVIL}"]
-
-
-def build() -> nn.Module:
-    return ResNet("basic", [1, 1, 1, 1], [4, 8, 8, 16], 2, 1, num_classes=2)
-
-
-def batches(count: int = 48) -> list[dict[str, Any]]:
-    generator = torch.Generator().manual_seed(0)
-    images, labels = torch.randn(count, 1, 32, 32, generator=generator), torch.arange(count) % 2
-    found = []
-    for n in range(0, count, 16):
-        files = [f"/ward/{PATIENT}/{PATIENT}_{k}.dcm" for k in range(n, n + 16)]
-        part = MetaTensor(images[n : n + 16], meta={"filename_or_obj": files, "PatientName": PATIENT})
-        facts = {"site": ["north", "south"] * 8, "patient": [f"{PATIENT} {k // 2}" for k in range(n, n + 16)]}
-        found.append({"image": part, "label": labels[n : n + 16], "file": files, **facts})
-    return found
-
-
-@pytest.fixture(scope="module")
-def content() -> ReportContent:
-    torch.manual_seed(0)
-    network, data = build(), batches()
-    sources = [Source(n, build().state_dict(), {"file": f"{PATIENT}.pt", "note": PATIENT}) for n in ("chest", EVIL)]
-    sources.append(Source("copy", sources[0].tensors))
-    merged = merge(network, sources, exclude=["fc.*"])
-    found = compare(
-        build(),
-        build(),
-        data,
-        CLASSES,
-        subgroups=["site"],
-        patient="patient",
-        training_data=data,
-        naming=Naming(salt="s"),
-        samples=200,
-    )
-    names = [source.name for source in sources]
-    return ReportContent(
-        title=f"Breast {EVIL}",
-        purpose="A test.",
-        sources=sources,
-        about={"chest": {"data": "chest X-ray, T1/T2", "licence": "CC BY 4.0", "reference": "https://example.org/a"}},
-        match=match(network, sources),
-        ranking=rank(network, sources, data),
-        contributions=contributions(coefficients(merged), names),
-        coefficients=coefficients(merged),
-        similarity=layer_similarity(merged, network, sources, data),
-        course={name: [(0, 0.3), (1, 0.4)] for name in names},
-        curves={EVIL: [(1, 0.7), (2, 0.5)]},
-        stages={"merged": {"macro_f1": 0.5, "interval": [0.4, 0.6]}, f"tuned {EVIL}": {"macro_f1": 0.6, "cases": 48}},
-        comparison=found,
-        gate=check(found),
-        settings={"dataset_dir": f"/ward/{PATIENT}", "files": [f"C:\\{PATIENT}.pt"], "granularity": "kernel"},
-        seeds={"training": 0},
-        command=["python", "-m", "monai.bundle", "run", "--config_file", "configs/verify.json", f"--site=/x/{PATIENT}"],
-    )
-
-
-@pytest.fixture(scope="module")
-def written(content: ReportContent, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return write_report(tmp_path_factory.mktemp("report"), content)
-
-
-class Page(html.parser.HTMLParser):
-    """Collects tags, and complains of what is not closed."""
-
-    VOID = ("meta", "link", "img", "source", "br", "wbr")
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: list[tuple[str, dict[str, str | None]]] = []
-        self.open: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found.append((tag, dict(attrs)))
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-
-def parse(path: Path) -> Page:
-    page = Page()
-    page.feed(path.read_text())
-    return page
 
 
 def test_the_page_holds_everything_and_asks_for_nothing(written: dict[str, Path]) -> None:
@@ -280,123 +182,3 @@ def test_ten_thousand_cases_are_reported_in_under_a_minute(tmp_path: Path) -> No
     paths = write_report(tmp_path, ReportContent("Many", comparison=found, gate=check(found)))
     assert time.process_time() - start < 60
     assert paths[PAGE].stat().st_size < 5_000_000
-
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-    driver = shutil.which("chromedriver")
-    if CHROMIUM is None or driver is None:
-        pytest.skip("chromium and chromedriver are not installed")
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    found = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    yield found
-    found.quit()
-
-
-def check_page(browser: Any, width: int) -> None:
-    """Nothing is cut but in regions that scroll, and axe finds nothing."""
-    cut = browser.execute_script(
-        """return [...document.querySelectorAll('body *')].filter(e => {
-            const box = e.getBoundingClientRect();
-            return box.width && box.right > arguments[0] + 1 && !e.closest('.scroll');
-        }).map(e => e.outerHTML.slice(0, 100))""",
-        width,
-    )
-    assert cut == []
-    axe = pytest.importorskip("axe_selenium_python", reason="axe-selenium-python is not installed")
-    script = Path(axe.__file__).parent / "node_modules" / "axe-core" / "axe.min.js"
-    if not script.is_file():
-        pytest.skip("axe-selenium-python holds no axe-core")
-    # The page forbids every script; axe is put in from outside, which the browser allows its driver.
-    browser.execute_script(script.read_text(encoding="utf-8"))
-    found = browser.execute_async_script("const done = arguments[arguments.length - 1]; axe.run().then(done)")
-    assert [(v["id"], [node["html"][:200] for node in v["nodes"][:3]]) for v in found["violations"]] == []
-    assert len(found["passes"]) > 15
-
-
-def volumes() -> list[dict[str, Tensor]]:
-    """Two cubes each, of which the candidate loses one."""
-    truth = torch.zeros(4, 1, 20, 20, 12)
-    truth[..., 3:8, 3:8, 3:9], truth[..., 12:17, 12:17, 3:9] = 1, 2
-    return [{"image": truth + 0.05 * torch.randn(4, 1, 20, 20, 12), "label": truth}]
-
-
-class Bands(nn.Module):
-    """Says a label by the brightness of each voxel."""
-
-    def __init__(self, highest: float) -> None:
-        super().__init__()
-        self.centres = nn.Parameter(torch.tensor([0.0, 1.0, highest]))
-
-    def forward(self, images: Tensor) -> Tensor:
-        return -((images - self.centres.view(1, 3, 1, 1, 1)) ** 2)
-
-
-@pytest.fixture(scope="module")
-def segmented(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    found = compare(Bands(2.0), Bands(9.0), volumes(), ["none", "<b>left</b>", "right"], changes={}, samples=50)
-    content = ReportContent("Volumes", comparison=found, gate=check(found))
-    return write_report(tmp_path_factory.mktemp("volumes"), content)[PAGE]
-
-
-def test_slices_of_volumes_are_shown_one_at_a_time_by_keys(browser: Any, segmented: Path) -> None:
-    assert segmented.stat().st_size < 5_000_000
-    assert "<b>left" not in segmented.read_text()
-    for width in (390, 1280):
-        screen = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
-        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
-        browser.get(segmented.as_uri())
-        check_page(browser, width)
-        frames = "return [...document.querySelector('.viewer').querySelectorAll('.frame')].map(f => f.offsetHeight > 0)"
-        before = browser.execute_script(frames)
-        assert before.count(True) == 1
-        assert len(before) > 3
-        browser.find_element("css selector", ".viewer input:checked").send_keys("\ue014")
-        after = browser.execute_script(frames)
-        assert after.index(True) == before.index(True) + 1
-
-
-@pytest.mark.parametrize("width", [390, 1280])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_browser_shows_every_figure_and_asks_for_nothing(
-    browser: Any, written: dict[str, Path], width: int, scheme: str
-) -> None:
-    screen = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
-    feature = {"name": "prefers-color-scheme", "value": scheme}
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
-    browser.get_log("performance")
-    browser.get(written[PAGE].as_uri())
-    assert browser.get_log("browser") == []
-    events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-    requests = [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
-    assert [url for url in requests if not url.startswith("data:")] == [written[PAGE].as_uri()]
-    script = """return [...document.images].map(image => {
-        image.scrollIntoView();
-        const box = image.getBoundingClientRect();
-        return [image.complete, image.naturalWidth, box.left, box.width, box.height, image.currentSrc];
-    })"""
-    images = browser.execute_script(script)
-    assert len(images) == 9 + 5 + 40
-    pictures = parse(written[PAGE]).found
-    shown = {
-        a["srcset" if scheme == "dark" else "src"] for t, a in pictures if t == ("source", "img")[scheme == "light"]
-    }
-    for complete, natural, left, wide, high, source in images:
-        assert complete
-        assert natural > 250
-        assert 0 <= left < width
-        assert min(wide, high) > 100
-        assert source in shown or source.startswith("data:image/webp")
-    check_page(browser, width)
-    # The page itself never scrolls sideways.
-    assert browser.execute_script("return document.documentElement.scrollWidth") <= width

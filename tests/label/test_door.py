@@ -16,7 +16,7 @@ from label_client import LabelClient
 
 pytest.importorskip("monailabel", reason="MONAI Label has an environment of its own: make test-label")
 
-from monai_medmerge.label.routes import ROUTES
+from monai_medmerge.label.door.routes import ROUTES
 
 REQUESTS = 400
 INJECTED = ("device", "tracking_uri", "tracking_experiment_name", "tracking_run_name")

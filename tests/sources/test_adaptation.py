@@ -15,12 +15,17 @@ def resnet(channels: int, dimensions: int = 2) -> nn.Module:
     return nets.ResNet("basic", [1, 1, 1, 1], [4, 8, 16, 32], dimensions, channels, num_classes=3).eval()
 
 
+def grouped(channels: int) -> nn.Module:
+    """A first convolution in two groups, and one behind it that does not see the image."""
+    return nn.Sequential(nn.Conv2d(2 * channels, 8, 3, groups=2), nn.ReLU(), nn.Conv2d(8, 4, 3, groups=4))
+
+
 def unet(channels: int) -> nn.Module:
     return nets.UNet(2, channels, 2, (4, 8, 16), (2, 2), num_res_units=2).eval()
 
 
 @pytest.mark.parametrize("build", [resnet, unet])
-@pytest.mark.parametrize(("found", "wanted"), [(3, 1), (1, 3), (1, 4), (4, 1), (2, 4), (4, 2)])
+@pytest.mark.parametrize(("found", "wanted"), [(3, 1), (1, 3), (1, 4), (4, 1), (2, 4), (4, 2), (3, 4), (4, 3)])
 def test_a_grey_image_in_every_channel_makes_the_same_output(build: object, found: int, wanted: int) -> None:
     torch.manual_seed(0)
     original, network = build(found), build(wanted)
@@ -33,6 +38,35 @@ def test_a_grey_image_in_every_channel_makes_the_same_output(build: object, foun
     assert torch.allclose(output, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
     assert all("input channels" in note for note in adapted.provenance["adaptations"])
     assert source.provenance.get("adaptations") is None
+
+
+@pytest.mark.parametrize(("found", "wanted"), [(3, 1), (1, 3), (4, 3), (3, 4)])
+def test_groups_are_adapted_one_by_one(found: int, wanted: int) -> None:
+    torch.manual_seed(0)
+    original, network = grouped(found), grouped(wanted)
+    adapted = adapt(network, Source.from_network(original, "source"))
+    network.load_state_dict(dict(adapted.tensors))
+    assert len(adapted.provenance["adaptations"]) == 1
+    # Each group has a grey image of its own.
+    grey = torch.randn(2, 2, 1, 16, 16)
+    with torch.no_grad():
+        expected, output = (
+            net(grey.expand(-1, -1, channels, -1, -1).flatten(1, 2))
+            for net, channels in ((original, found), (network, wanted))
+        )
+    assert torch.allclose(output, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(("found", "wanted"), [(4, 3), (3, 4), (3, 1), (1, 4)])
+def test_channels_and_dimensions_change_together(found: int, wanted: int) -> None:
+    torch.manual_seed(0)
+    flat, deep = nn.Conv2d(found, 4, 3, padding=1), nn.Conv3d(wanted, 4, 3, padding=1)
+    deep.load_state_dict(dict(adapt(deep, Source.from_network(flat, "flat")).tensors))
+    grey = torch.randn(1, 1, 8, 8)
+    with torch.no_grad():
+        inner = deep(grey[:, :, None].expand(-1, wanted, 5, -1, -1))[:, :, 1:-1]
+        expected = flat(grey.expand(-1, found, -1, -1))[:, :, None].expand_as(inner)
+    assert torch.allclose(inner, expected, atol=1e-5)
 
 
 def test_inflation_keeps_activations_on_volumes_constant_in_depth() -> None:

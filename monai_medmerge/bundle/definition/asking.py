@@ -70,7 +70,7 @@ def _check_agrees(parser: ConfigParser, definition: Definition, weights: str) ->
     # What is stated may refer to the definition, such as by the number of its classes, and it is not there yet.
     parser.ref_resolver.resolved_content[REFERENCE[1:]] = definition
     network = stated(parser, "network_def", REFERENCE)
-    if is_component(network) and definition.network_def is not None:
+    if _is_network(network) and definition.network_def is not None:
         given = _network_def(network)
         if not same_network(given.config, definition.network_def.config):
             raise SettingError(_short(definition.network_def.config), _short(given.config), f"network_def, {weights}")
@@ -114,8 +114,8 @@ def define(
     if task not in ACTIVATIONS:
         raise SettingError(f"one of {', '.join(ACTIVATIONS)}", repr(task), "task")
     network = stated(parser, "network_def", REFERENCE)
-    if not is_component(network):
-        raise SettingError("a `_target_` with its arguments", "another entry", "network_def")
+    if not _is_network(network):
+        raise SettingError("a `_target_` with its arguments, or CLASS(ARGUMENTS)", "another entry", "network_def")
     steps = tuple(plain_steps(stated(parser, "preprocessing", REFERENCE)))
     given = _network_def(network)
     if given.file is None:
@@ -135,7 +135,13 @@ def define(
     )
 
 
-def _network_def(content: Config) -> NetworkDef:
+def _is_network(content: Any) -> bool:
+    return is_component(content) or isinstance(content, str)
+
+
+def _network_def(content: Config | str) -> NetworkDef:
+    if isinstance(content, str):
+        return describe(content)
     if str(content["_target_"]).rpartition(".")[2] == FACTORY:
         return describe(str(content["description"]))
     return NetworkDef(plain(content, "network_def"))

@@ -22,11 +22,14 @@ from torch import nn
 from monai_medmerge.bundle.configuration import SUFFIXES, explained, read_configuration
 from monai_medmerge.bundle.definition.own_code import SCRIPTS, SUFFIX, keywords, own_class
 from monai_medmerge.errors import SettingError
+from monai_medmerge.files import shown
 
 Config = dict[str, Any]
 NETWORK_IDS = ("network_def", "network")
 FACTORIES = ("torchvision.models", "timm")
 """Packages whose networks are made by functions."""
+FETCHING = ("weights", "weights_backbone", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path")
+"""Arguments by which these functions fetch or read weights, which are sources' to give."""
 OUTPUTS = ("num_classes", "out_channels", "classes", "n_classes", "out_features")
 """Arguments that tell the number of outputs."""
 
@@ -146,8 +149,8 @@ def describe(description: str) -> NetworkDef:
         parsed = ast.parse(expression.strip(), mode="eval").body
         call = parsed if isinstance(parsed, ast.Call) else None
         path = ast.unparse(call.func if call else parsed)
-        positional = [ast.literal_eval(argument) for argument in call.args] if call else []
-        named = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords} if call else {}
+        positional = [_literal(argument, path) for argument in call.args] if call else []
+        named = {str(k.arg): _literal(k.value, path) for k in call.keywords} if call else {}
     if file:
         own = Path(file)
         if own.suffix != SUFFIX:
@@ -165,6 +168,15 @@ def describe(description: str) -> NetworkDef:
     return NetworkDef(config, Path(file).absolute() if file else None)
 
 
+def _literal(argument: ast.expr, where: str) -> Any:
+    """An argument's value, read and never run."""
+    try:
+        return ast.literal_eval(argument)
+    except (ValueError, TypeError):
+        found = shown(ast.unparse(argument))
+        raise SettingError("arguments that are plain numbers, texts and lists", found, where) from None
+
+
 def network_from(description: str) -> nn.Module:
     """`build_network`, for configurations: ``{"_target_": "monai_medmerge.bundle.network_from", "description": ...}``.
 
@@ -172,6 +184,26 @@ def network_from(description: str) -> nn.Module:
         description: as of `build_network`.
     """
     return build_network(description)
+
+
+def as_network(network_def: nn.Module | str) -> nn.Module:
+    """The network of a configuration whose `network_def` may be text: ``--network_def "my_model.py::Net(classes=3)"``.
+
+    Args:
+        network_def: made already, or as `build_network` takes it.
+
+    Raises:
+        SettingError: no network comes of it.
+
+    Example:
+        >>> as_network("torch.nn.Linear(2, 1)")
+        Linear(in_features=2, out_features=1, bias=True)
+    """
+    if isinstance(network_def, str):
+        return build_network(network_def)
+    if not isinstance(network_def, nn.Module):
+        raise SettingError("a network", f"a {type(network_def).__name__}", "network_def")
+    return network_def
 
 
 def plain(value: Any, where: str) -> Any:
@@ -231,6 +263,8 @@ def check_targets(value: Any, where: str) -> None:
             allowed = made in (LoadImage, LoadImaged) and _is_reader(item.get("reader"))
         if not allowed:
             raise SettingError("a network or a transform", repr(target), where)
+        if inspect.isfunction(made):
+            _check_fetches_nothing(item, where)
 
 
 def _items(value: Any) -> Iterator[Mapping[str, Any]]:
@@ -257,7 +291,19 @@ def _located(target: str, where: str) -> Any:
 def _makes_networks(made: Any) -> bool:
     if inspect.isclass(made):
         return issubclass(made, nn.Module)
-    return inspect.isfunction(made) and made.__module__.startswith(FACTORIES)
+    if not inspect.isfunction(made):
+        return False
+    package = made.__module__.partition(".")[0]
+    return made.__module__.startswith(FACTORIES[0]) or (package == FACTORIES[1] and made.__name__ == "create_model")
+
+
+def _check_fetches_nothing(item: Mapping[str, Any], where: str) -> None:
+    """Refuse what would fetch or read weights: a definition of others must not make this machine do so."""
+    for name in FETCHING:
+        if item.get(name):
+            raise SettingError("a network without weights, which sources give", f"{name}={item[name]!r}", where)
+    if any(isinstance(value, str) and ":" in value for value in item.values()):
+        raise SettingError("a network without weights, which sources give", "an address", where)
 
 
 def _is_reader(reader: Any) -> bool:

@@ -21,6 +21,7 @@ from monai_medmerge.bundle.overlay.checkpoints import redirect_savers, set_aside
 from monai_medmerge.bundle.overlay.config import find_trainer, when_made
 from monai_medmerge.bundle.overlay.merging import MergedStart, MergeOptions, merged_start
 from monai_medmerge.bundle.overlay.network import trained_network
+from monai_medmerge.bundle.reading import checked_key_map
 from monai_medmerge.bundle.settings import unused
 from monai_medmerge.errors import SettingError
 from monai_medmerge.files import owned, save_weights, weights_sha256, whole_file, write_json
@@ -47,6 +48,7 @@ class Overlay:
             to `output_dir`.
         keep_loaders: let a `CheckpointLoader` of the configuration load over the merged weights. Otherwise it is set
             aside for this run.
+        key_map: of every source, as of `Source.from_file`: a file of patterns, or the patterns themselves.
         options: fields of `MergeOptions`.
 
     Raises:
@@ -62,6 +64,7 @@ class Overlay:
         network_id: str | None = None,
         overwrite: bool = False,
         keep_loaders: bool = False,
+        key_map: str | Mapping[str, str] | None = None,
         **options: Any,
     ) -> None:
         known = _fields()
@@ -71,7 +74,7 @@ class Overlay:
         if "adapt" in options:
             options["adapt"] = _flag("adapt", options["adapt"])
         self.options = MergeOptions(**options)
-        self.sources = load_sources(sources)
+        self.sources = load_sources(sources, checked_key_map(key_map))
         self.output_dir = None if output_dir is None else Path(output_dir)
         self.trainer_id = trainer_id
         self.network_id = network_id

@@ -5,31 +5,25 @@ from __future__ import annotations
 import gzip
 import re
 import zlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from monai.config import PathLike
-from monai.data import ImageReader
-from monai.utils import ensure_tuple
 from numpy.typing import NDArray
 
-from monai_medmerge.errors import SettingError, VolumeError
+from monai_medmerge.errors import VolumeError
 from monai_medmerge.transforms.foreign import guarded, is_file, quiet
 from monai_medmerge.transforms.formats.loaded import Loaded
 from monai_medmerge.transforms.formats.metaimage import load_metaimage
 from monai_medmerge.transforms.formats.neuro import load_mgh, load_pair, load_parrec
 from monai_medmerge.transforms.formats.nrrd import load_nrrd
-from monai_medmerge.transforms.nifti import NIFTI_POLICIES
-from monai_medmerge.transforms.policies import check_finite, complete_policies, give_remarks, settle
-from monai_medmerge.transforms.spatial import check_volume_choice, choose_volume, spatial_meta
+from monai_medmerge.transforms.policies import check_finite, give_remarks, settle
+from monai_medmerge.transforms.spatial import choose_volume, spatial_meta
+from monai_medmerge.transforms.volume_files import VolumeFileReader, VolumeRequest
 
 Format = Literal["nrrd", "metaimage", "mgh", "pair", "parrec", ""]
 
 _HEAD = 2048
-_SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd", ".mgh", ".mgz", ".hdr", ".img", ".par")
 _PAIR_SIZES = (b"\x5c\x01\x00\x00", b"\x00\x00\x01\x5c", b"\x1c\x02\x00\x00", b"\x00\x00\x02\x1c")
 
 
@@ -59,14 +53,7 @@ def _first_bytes(path: Path) -> bytes:
         return b""
 
 
-@dataclass(frozen=True)
-class VolumeRequest:
-    """What `CheckedVolumeReader.read` returns: the path to read, nothing yet read (see `DicomRequest`)."""
-
-    path: Path
-
-
-class CheckedVolumeReader(ImageReader):
+class CheckedVolumeReader(VolumeFileReader):
     """Read one volume in NRRD, MetaImage, MGH, Analyze or PAR/REC, told apart by their first bytes.
 
     The array has axes (x, y, z), with colours or the volumes of the file as a last axis; the affine maps to RAS
@@ -93,29 +80,7 @@ class CheckedVolumeReader(ImageReader):
         ((4, 5, 6), 'int16', [-1.0, -1.0, 1.0, 1.0])
     """
 
-    def __init__(
-        self,
-        volume: int | Literal["all"] | None = None,
-        policies: Mapping[str, str] | None = None,
-        max_bytes: int = 2**32,
-    ) -> None:
-        super().__init__()
-        check_volume_choice(volume)
-        self.volume = volume
-        self.policies = complete_policies(NIFTI_POLICIES, policies)
-        self.max_bytes = max_bytes
-
-    def verify_suffix(self, filename: Sequence[PathLike] | PathLike) -> bool:
-        """Return whether it is a single file with a suffix of these formats."""
-        names = [str(name).lower() for name in ensure_tuple(filename)]
-        return len(names) == 1 and names[0].endswith(_SUFFIXES)
-
-    def read(self, data: Sequence[PathLike] | PathLike, **kwargs: Any) -> VolumeRequest:
-        """Note what to read; `get_data` reads it, so that `LoadImage` cannot fall back to another reader."""
-        paths = [Path(name) for name in ensure_tuple(data)]
-        if kwargs or len(paths) != 1:
-            raise SettingError("one file and no keyword arguments", f"{len(paths)} files", "CheckedVolumeReader.read")
-        return VolumeRequest(paths[0])
+    suffixes = (".nrrd", ".nhdr", ".mha", ".mhd", ".mgh", ".mgz", ".hdr", ".img", ".par")
 
     def get_data(self, img: VolumeRequest) -> tuple[NDArray[Any], dict[str, Any]]:
         """Read the volume.

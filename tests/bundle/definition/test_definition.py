@@ -226,6 +226,11 @@ def test_own_code_that_needs_other_files_or_has_no_such_class_is_told(tmp_path: 
     for wrong, words in (("Nets()", "named Nets"), ("Net(4, 5, 6)", "arguments"), ("torch", "another thing")):
         with pytest.raises(SettingError, match=words):
             build_network(f"{tmp_path / 'mine.py'}::{wrong}")
+    for wrong in ("open('MARK', 'w')", "[print(1)]", "{[]: 1}", "1 + 'a'", "f'{1}'"):
+        with pytest.raises(
+            SettingError, match=r"^Net: expected arguments that are plain numbers, texts and lists, found "
+        ):
+            build_network(f"{tmp_path / 'mine.py'}::Net(classes={wrong})")
     with pytest.raises(SettingError, match="none of that name"):
         build_network(f"{tmp_path / 'absent.py'}::Net()")
 
@@ -249,6 +254,8 @@ def test_the_head_is_found_or_asked_for() -> None:
     with pytest.raises(SettingError, match=r"2 outputs.*candidates: one \(3\), two \(3\), body \(8\)"):
         find_head(several, 2)
     assert find_head(several, 2, ["one.*"]) == ["one.*"]
+    with pytest.raises(SettingError, match=r"head: expected a pattern of .*'fc\.\*'; candidates: one \(3\)"):
+        find_head(several, 2, ["one.*", "fc.*"])
 
 
 def test_targets_are_networks_and_transforms() -> None:

@@ -225,6 +225,8 @@ def test_weights_of_the_users_own_are_not_overwritten_by_the_overlays(bundle: Bu
         ({}, {"medmerge::head_learning_rate": 0}, ["head_learning_rate", "above 0"]),
         ({}, {"medmerge::overwrite": "no"}, ["overwrite", "true or false"]),
         ({}, {"medmerge::exclude": "head.*"}, ["exclude", "list"]),
+        ({}, {"medmerge::key_map": 3}, ["key_map", "patterns"]),
+        ({}, {"medmerge::key_map": "absent.json"}, ["absent.json"]),
         ({}, {"medmerge::granularity": "filter"}, ["granularity", "'filter'"]),
         ({}, {"medmerge::speed": 3}, ["speed", "coefficient_epochs", "trainer_id"]),
         ({"run": ["$print('nothing')"]}, {}, ["@train::trainer", "--medmerge::trainer_id"]),

@@ -5,37 +5,21 @@ from __future__ import annotations
 import gzip
 import json
 import shutil
-import warnings
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
+from transforms.formats.volumes import read, said
 from transforms.mutations import mutate
 from transforms.phantoms import voxels
 
 from monai_medmerge.errors import MedMergeError, VolumeError
-from monai_medmerge.transforms import CheckedVolumeReader, MedicalImageReader
+from monai_medmerge.transforms import MedicalImageReader
 
 DATA = Path(nib.__file__).parent / "tests/data"
 PAR = DATA / "phantom_EPI_asc_CLEAR_2_1.PAR"
 AFFINE = np.array([[0, -2.0, 0, 10], [1, 0, 0, 20], [0, 0, 3, -30], [0, 0, 0, 1]])
-
-
-def read(path, **arguments):
-    reader = CheckedVolumeReader(**arguments)
-    return reader.get_data(reader.read(path))
-
-
-def said(path, **arguments):
-    """The error of ours that reading ends in, if it does."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            read(path, **arguments)
-        except MedMergeError as error:
-            return str(error)
-    return ""
 
 
 @pytest.mark.parametrize("suffix", ["mgh", "mgz"])

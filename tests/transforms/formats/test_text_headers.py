@@ -3,34 +3,18 @@
 from __future__ import annotations
 
 import gzip
-import warnings
 
 import itk
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from transforms.formats.volumes import read, said
 from transforms.mutations import mutate
 from transforms.phantoms import oblique, voxels
 
 from monai_medmerge.errors import MedMergeError, VolumeError
-from monai_medmerge.transforms import CheckedVolumeReader, MedicalImageReader
-
-
-def read(path, **arguments):
-    reader = CheckedVolumeReader(**arguments)
-    return reader.get_data(reader.read(path))
-
-
-def said(path, **arguments):
-    """The error of ours that reading ends in, if it does."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            read(path, **arguments)
-        except MedMergeError as error:
-            return str(error)
-    return ""
+from monai_medmerge.transforms import MedicalImageReader
 
 
 def write_with_itk(path, array, degrees=0.0, packed=False):

@@ -16,7 +16,7 @@ import nibabel as nib
 from PIL import Image
 
 from monai_medmerge.errors import DatasetError
-from monai_medmerge.label.door import check_name, checked_object, read_json
+from monai_medmerge.label.door.checks import check_name, checked_object, read_json
 from monai_medmerge.sources import Source
 from monai_medmerge.transforms.dicom.headers import read_header
 from monai_medmerge.transforms.foreign import guarded

@@ -17,9 +17,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from monai_medmerge.errors import MedMergeError, SettingError, causes
-from monai_medmerge.label.privacy import Hider
-from monai_medmerge.label.routes import ROUTES, AbsentError, Call, Route, Served
-from monai_medmerge.label.uploads import check_upload
+from monai_medmerge.label.door.addresses import AbsentError, Call, Route, Served
+from monai_medmerge.label.door.privacy import Hider
+from monai_medmerge.label.door.routes import ROUTES
+from monai_medmerge.label.door.uploads import check_upload
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
